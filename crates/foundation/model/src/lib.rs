@@ -1,0 +1,1 @@
+//! Words of the domain and the spec (lifeboat.yaml)

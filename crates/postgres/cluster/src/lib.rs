@@ -1,0 +1,1 @@
+//! A PostgreSQL data directory: control file, pages, WAL, file list, settings

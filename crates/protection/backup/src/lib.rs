@@ -1,0 +1,1 @@
+//! Base backup of a running cluster into one or several repositories

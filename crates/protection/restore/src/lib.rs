@@ -1,0 +1,1 @@
+//! Restore: plan, fetch, materialise, recovery settings

@@ -1,0 +1,1 @@
+//! WAL archive: push, fetch, gaps, recoverability window

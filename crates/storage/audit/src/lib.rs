@@ -1,0 +1,1 @@
+//! Hash-chained, signed log of every act

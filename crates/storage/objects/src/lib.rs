@@ -1,0 +1,1 @@
+//! Objects that are created once: one store, one key space, no overwrite

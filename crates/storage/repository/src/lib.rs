@@ -1,0 +1,1 @@
+//! The repository format: keys, packs, maps, manifests, WAL objects, check

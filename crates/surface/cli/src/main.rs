@@ -1,0 +1,3 @@
+//! The one binary: lifeboat.
+
+fn main() {}

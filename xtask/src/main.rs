@@ -1,0 +1,2 @@
+//! Project tasks in Rust instead of shell
+fn main() {}
