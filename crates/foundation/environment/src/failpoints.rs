@@ -1,7 +1,8 @@
 //! Named places at which a test makes the process fail or die.
 //!
 //! `LIFEBOAT_FAILPOINTS="backup.before_manifest=kill;push.stored=sleep:500"`. Actions: `kill`
-//! (SIGKILL to this process), `error`, `sleep:MILLISECONDS`, `error*N` (the first N times).
+//! (SIGKILL to this process), `panic`, `error`, `sleep:MILLISECONDS`, `error*N` (the first N
+//! times).
 //! They exist only in builds with debug assertions: a release binary ignores the variable.
 
 use std::collections::BTreeMap;
@@ -23,6 +24,7 @@ impl std::error::Error for FailpointError {}
 #[derive(Debug, Clone, PartialEq, Eq)]
 enum Action {
     Kill,
+    Panic,
     Error { times: u32 },
     Sleep(Duration),
 }
@@ -44,10 +46,16 @@ impl Failpoints {
                 }
             }
         }
-        Self { actions: Arc::new(Mutex::new(actions)) }
+        Self {
+            actions: Arc::new(Mutex::new(actions)),
+        }
     }
 
     /// Does at `name` what the test asked for; nothing in normal life.
+    #[expect(
+        clippy::panic,
+        reason = "a test asks for the panic, to see who catches it"
+    )]
     pub fn hit(&self, name: &str) -> Result<(), FailpointError> {
         let action = {
             let mut actions = self.actions.lock().unwrap_or_else(PoisonError::into_inner);
@@ -66,6 +74,7 @@ impl Failpoints {
                 let _ = nix::sys::signal::raise(nix::sys::signal::Signal::SIGKILL);
                 Ok(())
             }
+            Action::Panic => panic!("failpoint {name} was asked to panic"),
             Action::Error { .. } => Err(FailpointError(name.to_owned())),
             Action::Sleep(duration) => {
                 std::thread::sleep(duration);
@@ -78,9 +87,12 @@ impl Failpoints {
 fn parse((name, action): (&str, &str)) -> Option<(String, Action)> {
     let action = match action.trim() {
         "kill" => Action::Kill,
+        "panic" => Action::Panic,
         "error" => Action::Error { times: u32::MAX },
         other => match (other.strip_prefix("error*"), other.strip_prefix("sleep:")) {
-            (Some(times), _) => Action::Error { times: times.parse().ok()? },
+            (Some(times), _) => Action::Error {
+                times: times.parse().ok()?,
+            },
             (_, Some(millis)) => Action::Sleep(Duration::from_millis(millis.parse().ok()?)),
             _ => return None,
         },
