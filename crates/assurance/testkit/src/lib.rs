@@ -1,1 +1,5 @@
 //! Real PostgreSQL, a fault proxy for object stores, and conformance suites, for tests only
+
+pub mod postgres;
+pub mod process;
+pub mod scratch;

@@ -1,0 +1,15 @@
+//! Real PostgreSQL servers of every supported major version.
+
+mod builder;
+mod cluster;
+mod installation;
+
+pub use builder::Builder;
+pub use cluster::{Cluster, Stop};
+pub use installation::{
+    CLIENTS, DEBIAN_MAJOR, Installation, MAJORS, SERVERS, cache_directory, clients_directory,
+    server_directory,
+};
+
+#[cfg(test)]
+mod tests;
