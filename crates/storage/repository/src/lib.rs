@@ -1,1 +1,20 @@
-//! The repository format: keys, packs, maps, manifests, WAL objects, check
+//! The repository format: keys, packs, maps, manifests, WAL objects, check.
+//!
+//! docs/formats/repository.md describes the bytes. Reading order: [`object`] (the frame around
+//! everything), [`keys`] (who can do what), [`pack`] and [`tree`] (pages and where they lie),
+//! [`manifest`] (the root of a backup), [`wal_file`], then [`repository`] and [`regions`].
+
+pub mod binding;
+pub mod crypt;
+mod cursor;
+pub mod ids;
+pub mod keys;
+pub mod layout;
+pub mod manifest;
+pub mod object;
+pub mod pack;
+pub mod regions;
+pub mod repository;
+pub mod session;
+pub mod tree;
+pub mod wal_file;

@@ -1,0 +1,11 @@
+//! Who can do what: the vault's secrets, slots that open them, keys of one stream, writer keys.
+
+mod slot;
+mod stream;
+mod vault;
+mod writer;
+
+pub use slot::{OpenWith, RecoveryKey, SlotBody, SlotKind, make_slot, open_slot};
+pub use stream::{ReadKey, Sealed, StreamKeys};
+pub use vault::{Encryption, Vault, VaultSecrets};
+pub use writer::{CertificateBody, WriterKey, WriterStream};

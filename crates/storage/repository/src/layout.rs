@@ -1,0 +1,77 @@
+//! Where each object lies below the root of a repository.
+
+use lifeboat_objects::Key;
+use lifeboat_telemetry::Outcome;
+
+use crate::ids::{Digest, StreamId};
+use crate::object::ObjectType;
+
+/// `format`.
+pub fn format() -> Outcome<Key> {
+    Key::new("format")
+}
+
+/// `keys/slot-00000001`.
+pub fn slot(number: u32) -> Outcome<Key> {
+    Key::new(format!("keys/slot-{number:08x}"))
+}
+
+/// `keys/slot-00000001-removed`.
+pub fn slot_removal(number: u32) -> Outcome<Key> {
+    Key::new(format!("keys/slot-{number:08x}-removed"))
+}
+
+/// `keys/writer-00000001`.
+pub fn certificate(number: u32) -> Outcome<Key> {
+    Key::new(format!("keys/writer-{number:08x}"))
+}
+
+/// `bindings/payments/ledger/00000001`.
+pub fn binding(database: &str, number: u32) -> Outcome<Key> {
+    Key::new(format!("bindings/{database}/{number:08x}"))
+}
+
+/// `streams/STREAM/`.
+pub fn stream(stream: StreamId) -> String {
+    format!("streams/{stream}/")
+}
+
+/// A content-named object: `streams/STREAM/packs/ab/abcdef…`.
+pub fn content(stream: StreamId, kind: ObjectType, digest: &Digest) -> Outcome<Key> {
+    let folder = if kind == ObjectType::Pack {
+        "packs"
+    } else {
+        "maps"
+    };
+    let name = digest.to_string();
+    Key::new(format!("streams/{stream}/{folder}/{}/{name}", &name[..2]))
+}
+
+/// `streams/STREAM/manifests/00000005-00000001`.
+pub fn manifest(stream: StreamId, name: &str) -> Outcome<Key> {
+    Key::new(format!("streams/{stream}/manifests/{name}"))
+}
+
+/// `streams/STREAM/sessions/00000005-00000001`.
+pub fn session(stream: StreamId, name: &str) -> Outcome<Key> {
+    Key::new(format!("streams/{stream}/sessions/{name}"))
+}
+
+/// `streams/STREAM/wal/00000001/000000010000000000000007`, also `….partial` and `….backup`.
+pub fn wal(stream: StreamId, file: &str) -> Outcome<Key> {
+    let timeline = file.get(..8).unwrap_or_default();
+    Key::new(format!("streams/{stream}/wal/{timeline}/{file}"))
+}
+
+/// A part of a large segment: `….part-00000000`.
+pub fn wal_part(stream: StreamId, file: &str, part: u32) -> Outcome<Key> {
+    let timeline = file.get(..8).unwrap_or_default();
+    Key::new(format!(
+        "streams/{stream}/wal/{timeline}/{file}.part-{part:08x}"
+    ))
+}
+
+/// The folder of a timeline's WAL.
+pub fn wal_timeline(stream: StreamId, timeline: u32) -> String {
+    format!("streams/{stream}/wal/{timeline:08X}/")
+}

@@ -1,0 +1,163 @@
+//! All repositories of a spec: the same bytes go to each, a reader asks its own region first.
+
+use bytes::Bytes;
+use futures::future::join_all;
+use lifeboat_objects::{Created, Key};
+use lifeboat_telemetry::{Code, Failure, Outcome};
+
+use crate::keys::Vault;
+use crate::repository::Repository;
+
+/// A region that did not answer, and why.
+#[derive(Debug)]
+pub struct Skipped {
+    /// Its name in the spec.
+    pub region: String,
+    /// What went wrong.
+    pub failure: Failure,
+}
+
+/// The repositories that answered, this process's own region first, and those that did not.
+#[derive(Debug)]
+pub struct Regions {
+    repositories: Vec<Repository>,
+    skipped: Vec<Skipped>,
+}
+
+impl Regions {
+    /// Puts together what was opened; at least one must answer, and all must be one vault.
+    pub fn new(repositories: Vec<Repository>, skipped: Vec<Skipped>) -> Outcome<Self> {
+        let Some(first) = repositories.first() else {
+            let mut failure = Failure::new(
+                Code::StoreUnavailable,
+                "no repository of the spec can be used",
+            );
+            for skipped in &skipped {
+                failure = failure.detail(format!("{}: {}", skipped.region, skipped.failure));
+            }
+            // One cause is better said with its own code and hint.
+            return Err(match <[Skipped; 1]>::try_from(skipped) {
+                Ok([only]) => only.failure.within(format!("region {}", only.region)),
+                Err(_) => failure.hint("Start with the first region of the list."),
+            });
+        };
+        if let Some(other) = repositories
+            .iter()
+            .find(|other| other.vault() != first.vault())
+        {
+            let (one, two) = (first.region(), other.region());
+            let message = format!("the repositories of {one} and {two} belong to two vaults");
+            return Err(Failure::new(Code::VaultMismatch, message)
+                .hint("One of the URLs in the spec is wrong; nothing was written."));
+        }
+        Ok(Self {
+            repositories,
+            skipped,
+        })
+    }
+
+    /// The vault of all of them.
+    pub fn vault(&self) -> &Vault {
+        self.nearest().vault()
+    }
+
+    /// The first repository that answered: the own region's if it did.
+    pub fn nearest(&self) -> &Repository {
+        &self.repositories[0]
+    }
+
+    /// All that still answer.
+    pub fn all(&self) -> &[Repository] {
+        &self.repositories
+    }
+
+    /// Those that do not.
+    pub fn skipped(&self) -> &[Skipped] {
+        &self.skipped
+    }
+
+    /// Creates one object everywhere. A region that fails is left out from now on and named;
+    /// only if none is left the operation fails. Refusals are never skipped: they mean that
+    /// somebody else wrote other content.
+    pub async fn create(&mut self, key: &Key, bytes: &Bytes) -> Outcome<()> {
+        self.each(|repository| {
+            let (store, bytes) = (repository.store().clone(), bytes.clone());
+            async move { store.create(key, bytes).await }
+        })
+        .await
+    }
+
+    /// As [`Self::create`], and reads the object back: for commit points.
+    pub async fn create_verified(&mut self, key: &Key, bytes: &Bytes) -> Outcome<()> {
+        self.each(|repository| {
+            let (store, bytes) = (repository.store().clone(), bytes.clone());
+            async move { store.create_verified(key, bytes).await }
+        })
+        .await
+    }
+
+    async fn each<F>(&mut self, act: impl Fn(&Repository) -> F) -> Outcome<()>
+    where
+        F: Future<Output = Outcome<Created>>,
+    {
+        let outcomes = join_all(self.repositories.iter().map(&act)).await;
+        let mut kept = Vec::with_capacity(self.repositories.len());
+        let mut refused = None;
+        for (repository, outcome) in self.repositories.drain(..).zip(outcomes) {
+            match outcome {
+                Ok(_) => kept.push(repository),
+                Err(failure) if failure.code() == Code::ObjectConflict => {
+                    refused = Some(failure);
+                    kept.push(repository);
+                }
+                Err(failure) => self.skipped.push(Skipped {
+                    region: repository.region().to_owned(),
+                    failure,
+                }),
+            }
+        }
+        self.repositories = kept;
+        match refused {
+            Some(failure) => Err(failure),
+            None if self.repositories.is_empty() => Err(self.none_left()),
+            None => Ok(()),
+        }
+    }
+
+    fn none_left(&self) -> Failure {
+        let lines = self
+            .skipped
+            .iter()
+            .map(|skipped| format!("{}: {}", skipped.region, skipped.failure));
+        let code = self
+            .skipped
+            .last()
+            .map_or(Code::StoreUnavailable, |last| last.failure.code());
+        Failure::new(code, "no repository took the object")
+            .details(lines)
+            .hint("Nothing that is listed as a backup was lost; run the command again.")
+    }
+
+    /// A failure that names what was skipped, for exit code 5; `None` if nothing was.
+    pub fn partial(&self) -> Option<Failure> {
+        let first = self.skipped.first()?;
+        let names: Vec<&str> = self
+            .skipped
+            .iter()
+            .map(|skipped| skipped.region.as_str())
+            .collect();
+        let failure = Failure::new(
+            Code::RegionSkipped,
+            format!("skipped region {}", names.join(", ")),
+        )
+        .details(
+            self.skipped
+                .iter()
+                .map(|one| format!("{}: {}", one.region, one.failure)),
+        );
+        Some(match first.failure.hint_text() {
+            Some(hint) => failure.hint(hint.to_owned()),
+            None => failure,
+        })
+    }
+}
