@@ -1,6 +1,8 @@
 //! Project tasks in Rust instead of shell: `cargo xtask --help`.
 
 mod install;
+mod schema;
+mod test;
 mod tidy;
 
 use std::path::Path;
@@ -20,8 +22,16 @@ struct Arguments {
 enum Task {
     /// Install what tests need and this machine lacks.
     Install,
+    /// Run every check and test; installs what they need.
+    Test {
+        /// Arguments for `cargo nextest run`, as in `cargo xtask test -- -E 'test(pg15)'`.
+        #[arg(last = true)]
+        nextest: Vec<String>,
+    },
     /// Check the house rules that compilers do not know.
     Tidy,
+    /// Write the committed files that are generated from code.
+    Schema,
 }
 
 fn main() -> ExitCode {
@@ -37,7 +47,9 @@ fn main() -> ExitCode {
 fn run(task: &Task) -> Result<()> {
     match task {
         Task::Install => install::run(),
+        Task::Test { nextest } => test::run(root(), nextest),
         Task::Tidy => tidy::run(root()),
+        Task::Schema => schema::write(root()),
     }
 }
 
