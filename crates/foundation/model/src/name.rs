@@ -111,3 +111,10 @@ impl FromStr for DatabaseId {
 }
 
 serde_as_text!(DatabaseId);
+
+crate::reader::read_as_word! {
+    RegionName = "the name of a region as text",
+    ServiceName = "the name of a service as text",
+    TierName = "the name of a tier as text",
+    PersonName = "the name of a person as text",
+}

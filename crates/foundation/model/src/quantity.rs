@@ -162,3 +162,9 @@ fn write_with_unit(
         None => write!(formatter, "{value}"),
     }
 }
+
+crate::reader::read_as_word! {
+    TimeSpan = "a duration such as 500ms, 15s, 5m, 4h or 35d",
+    ByteSize = "a size such as 512KiB, 64MiB or 2GiB",
+    ByteRate = "a rate such as 200MiB/s",
+}

@@ -105,7 +105,7 @@ fn segments_follow_each_other_at_every_size() {
 }
 
 #[test]
-fn what_is_no_word_is_refused() {
+fn what_is_no_lsn_is_refused() {
     for text in [
         "",
         "0",
@@ -120,6 +120,10 @@ fn what_is_no_word_is_refused() {
     ] {
         assert!(text.parse::<Lsn>().is_err(), "{text:?} passed as an LSN");
     }
+}
+
+#[test]
+fn what_is_no_wal_file_is_refused() {
     for text in [
         "",
         "00000001000000000000000",
@@ -139,6 +143,10 @@ fn what_is_no_word_is_refused() {
             "{text:?} passed as a WAL file"
         );
     }
+}
+
+#[test]
+fn what_has_no_unit_or_a_wrong_one_is_refused() {
     for text in [
         "",
         "5",
