@@ -5,6 +5,7 @@
 
 mod bytes;
 pub mod control;
+pub mod files;
 pub mod page;
 pub mod releases;
 
