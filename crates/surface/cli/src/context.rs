@@ -1,0 +1,56 @@
+//! What a command may use besides its own arguments.
+
+use std::future::Future;
+
+use lifeboat_environment::Environment;
+use lifeboat_telemetry::{Cancel, Code, Failure, Outcome, Reporter};
+
+use crate::arguments::Global;
+use crate::progress;
+
+/// The world of one command.
+#[derive(Debug)]
+pub struct Context {
+    /// Time, chance and variables.
+    pub environment: Environment,
+    /// The flags that every command takes.
+    pub global: Global,
+    /// Set by the first SIGINT or SIGTERM.
+    pub cancel: Cancel,
+    /// Shows progress in the way that the flags and the terminal ask for.
+    pub reporter: Reporter,
+}
+
+impl Context {
+    /// Prepares the world; opens and reads nothing.
+    pub fn new(environment: Environment, global: Global, cancel: Cancel) -> Self {
+        let reporter = progress::reporter(&environment, &global);
+        Self {
+            environment,
+            global,
+            cancel,
+            reporter,
+        }
+    }
+
+    /// Runs a flow on this thread, for commands that wait more than they compute.
+    pub fn wait<T>(&self, flow: impl Future<Output = Outcome<T>>) -> Outcome<T> {
+        run(tokio::runtime::Builder::new_current_thread(), flow)
+    }
+
+    /// Runs a flow on all cores.
+    pub fn work<T>(&self, flow: impl Future<Output = Outcome<T>>) -> Outcome<T> {
+        run(tokio::runtime::Builder::new_multi_thread(), flow)
+    }
+}
+
+fn run<T>(
+    mut runtime: tokio::runtime::Builder,
+    flow: impl Future<Output = Outcome<T>>,
+) -> Outcome<T> {
+    runtime
+        .enable_all()
+        .build()
+        .map_err(|error| Failure::new(Code::Internal, "cannot start a runtime").because(error))?
+        .block_on(flow)
+}
