@@ -1,1 +1,25 @@
-//! Base backup of a running cluster into one or several repositories
+//! Base backup of a running cluster into one or several repositories.
+//!
+//! [`run`] is the flow; its steps are the sibling modules, in the order of their use.
+
+mod commit;
+mod connect;
+mod contents;
+mod copy;
+mod describe;
+mod frames;
+mod outside;
+mod read;
+mod run;
+mod schedule;
+mod session;
+mod source;
+mod throttle;
+mod upload;
+
+pub use connect::{Connection, connect};
+pub use run::{BackupContext, BackupReport, BackupRequest, run};
+pub use source::{ServerFacts, Source};
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,72 @@
+//! Waiting until the WAL of a backup is durable in a repository.
+
+use std::time::Duration;
+
+use lifeboat_environment::Environment;
+use lifeboat_model::{Lsn, SegmentName, SegmentSize, Timeline};
+use lifeboat_objects::Blocking;
+use lifeboat_repository::ids::StreamId;
+use lifeboat_repository::layout;
+use lifeboat_repository::regions::Regions;
+use lifeboat_telemetry::{Cancel, Code, Failure, Outcome, duration};
+
+const POLL: Duration = Duration::from_millis(100);
+
+/// A span of WAL that something depends on.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Needed {
+    /// Its timeline.
+    pub timeline: Timeline,
+    /// First byte.
+    pub start: Lsn,
+    /// The byte after the last.
+    pub stop: Lsn,
+    /// Size of a segment.
+    pub segment_size: SegmentSize,
+}
+
+impl Needed {
+    /// The segments that hold the span.
+    pub fn segments(&self) -> Vec<SegmentName> {
+        let last = Lsn(self.stop.0.saturating_sub(1).max(self.start.0));
+        let first = self.segment_size.number_of(self.start);
+        (first..=self.segment_size.number_of(last))
+            .filter_map(|number| SegmentName::new(self.timeline, number, self.segment_size))
+            .collect()
+    }
+}
+
+/// Waits until every segment is in at least one repository that answers.
+pub fn wait_until_archived(
+    environment: &Environment,
+    blocking: &Blocking,
+    regions: &Regions,
+    stream: StreamId,
+    needed: Needed,
+    deadline: Duration,
+    cancel: &Cancel,
+) -> Outcome<()> {
+    let began = environment.clock().elapsed();
+    for segment in needed.segments() {
+        let key = layout::wal(stream, &segment.to_string())?;
+        loop {
+            cancel.check()?;
+            let stored = regions.all().iter().any(|repository| {
+                matches!(blocking.run(repository.store().stat(&key)), Ok(Some(_)))
+            });
+            if stored {
+                break;
+            }
+            if environment.clock().elapsed().saturating_sub(began) > deadline {
+                let waited = duration(deadline);
+                let message = format!("segment {segment} is not in a repository after {waited}");
+                return Err(Failure::new(Code::WalNotArchived, message).hint(
+                    "Look at pg_stat_archiver and the server's log: archive_command must run \
+                     `lifeboat … wal push \"%p\"` for this database.",
+                ));
+            }
+            environment.clock().sleep(POLL);
+        }
+    }
+    Ok(())
+}
