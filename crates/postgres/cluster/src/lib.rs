@@ -8,6 +8,7 @@ pub mod control;
 pub mod files;
 pub mod page;
 pub mod releases;
+pub mod wal;
 
 pub use control::ControlFile;
 pub use releases::{RELEASES, Release};

@@ -350,7 +350,17 @@ fn links_outside_of_pg_tblspc_are_content() {
 #[test]
 fn a_loop_of_links_ends() {
     let directory = Directory::new();
-    symlink(".", directory.root().join("again")).unwrap();
+    symlink("..", directory.root().join("base/again")).unwrap();
+    let notes = directory.list().notes;
+    assert!(
+        notes[0].ends_with("the link leads to one of its parents"),
+        "{notes:?}"
+    );
+
+    directory.folder("a");
+    directory.folder("b");
+    symlink("../b", directory.root().join("a/b")).unwrap();
+    symlink("../a", directory.root().join("b/a")).unwrap();
     assert_eq!(
         directory.try_list().unwrap_err().code(),
         Code::DataDirectoryInvalid

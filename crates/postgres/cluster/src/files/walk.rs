@@ -205,6 +205,13 @@ impl<'a> Walk<'a> {
             }
             found => found.map_err(|error| unreadable(full, error))?,
         };
+        if found.is_dir() && leads_back(full)? {
+            self.note(format!(
+                "skipped {}: the link leads to one of its parents",
+                full.display()
+            ));
+            return Ok(());
+        }
         if !is_emptied(&names_of(&path)) {
             self.note(format!(
                 "{} is a link: its content is backed up in place",
@@ -212,13 +219,6 @@ impl<'a> Walk<'a> {
             ));
         }
         self.plain(path, &found, relation, depth)
-    }
-
-    fn leads_back(&self, full: &Path) -> Outcome<bool> {
-        let canonical =
-            |path: &Path| fs::canonicalize(path).map_err(|error| unreadable(path, error));
-        let target = canonical(full)?;
-        Ok(canonical(full.parent().unwrap_or(self.root))?.starts_with(target))
     }
 
     fn tablespace(&mut self, path: PathBuf, link: &Metadata, depth: usize) -> Outcome<()> {
@@ -289,6 +289,15 @@ impl<'a> Walk<'a> {
             _ => Ok(None),
         }
     }
+}
+
+/// Whether a link leads to a directory that holds the link: following it would never end.
+fn leads_back(full: &Path) -> Outcome<bool> {
+    let canonical = |path: &Path| fs::canonicalize(path).map_err(|error| unreadable(path, error));
+    let parent = full
+        .parent()
+        .map_or_else(|| Ok(PathBuf::new()), canonical)?;
+    Ok(parent.starts_with(canonical(full)?))
 }
 
 /// File numbers of unlogged relations: those with an init fork.
