@@ -3,6 +3,7 @@
 use std::future::Future;
 
 use lifeboat_environment::Environment;
+use lifeboat_model::RegionName;
 use lifeboat_telemetry::{Cancel, Code, Failure, Outcome, Reporter};
 
 use crate::arguments::Global;
@@ -31,6 +32,16 @@ impl Context {
             cancel,
             reporter,
         }
+    }
+
+    /// The region in which this process runs, if it was said.
+    pub fn here(&self) -> Outcome<Option<RegionName>> {
+        let here = self.global.here.as_deref().map(str::parse).transpose();
+        here.map_err(|error| {
+            Failure::new(Code::RegionUnknown, "--here names no region")
+                .because(error)
+                .hint("Name a region of the spec with --here or LIFEBOAT_REGION.")
+        })
     }
 
     /// Runs a flow on this thread, for commands that wait more than they compute.

@@ -7,7 +7,7 @@ use std::io::{self, ErrorKind, Write};
 use lifeboat_telemetry::{Code, Event, Failure, Outcome};
 use schemars::JsonSchema;
 use serde::Serialize;
-use serde_json::json;
+use serde_json::{Value, json};
 
 pub use markup::{Mark, emphasis, page, strong, table};
 
@@ -22,9 +22,9 @@ pub trait Report: Serialize + JsonSchema {
     /// The report as a person reads it, with its newline at the end.
     fn text(&self) -> String;
 
-    /// The exit code: not zero where the command did its work and what it found is not well.
-    fn exit_code(&self) -> u8 {
-        0
+    /// What is not well although the command did its work; decides the exit code.
+    fn failure(&self) -> Option<&Failure> {
+        None
     }
 }
 
@@ -40,16 +40,20 @@ impl Output {
         Self { json }
     }
 
-    /// Prints the result of a command.
+    /// Prints the result of a command, and what is not well with it.
     pub fn report<R: Report>(self, report: &R) -> Outcome<()> {
         let printed = if self.json {
-            print_json(&json!({ "lifeboat": ENVELOPE, "command": R::COMMAND, "result": report }))
+            print_json(&report_document(report))
         } else {
             print(&report.text())
         };
         printed.map_err(|error| {
             Failure::new(Code::LocalFile, "cannot write to standard output").because(error)
-        })
+        })?;
+        if let (false, Some(failure)) = (self.json, report.failure()) {
+            self.failure(failure);
+        }
+        Ok(())
     }
 
     /// Prints a page that is the same with and without `--json`, as the help is.
@@ -61,12 +65,7 @@ impl Output {
     /// Prints why a command failed.
     pub fn failure(self, failure: &Failure) {
         let _ = if self.json {
-            print_json(&json!({ "lifeboat": ENVELOPE, "error": {
-                "code": failure.code().text(),
-                "message": failure.full_message(),
-                "hint": failure.hint_text(),
-                "details": failure.detail_lines(),
-            }}))
+            print_json(&json!({ "lifeboat": ENVELOPE, "error": failure_value(failure) }))
         } else {
             anstream::stderr().write_all(failure_text(failure).as_bytes())
         };
@@ -116,9 +115,26 @@ fn print(text: &str) -> io::Result<()> {
     )
 }
 
-fn print_json(document: &serde_json::Value) -> io::Result<()> {
+fn print_json(document: &Value) -> io::Result<()> {
     let mut stdout = io::stdout().lock();
     forgive_broken_pipe(writeln!(stdout, "{document}").and_then(|()| stdout.flush()))
+}
+
+fn report_document<R: Report>(report: &R) -> Value {
+    let mut document = json!({ "lifeboat": ENVELOPE, "command": R::COMMAND, "result": report });
+    if let Some(failure) = report.failure() {
+        document["error"] = failure_value(failure);
+    }
+    document
+}
+
+fn failure_value(failure: &Failure) -> Value {
+    json!({
+        "code": failure.code().text(),
+        "message": failure.full_message(),
+        "hint": failure.hint_text(),
+        "details": failure.detail_lines(),
+    })
 }
 
 fn usage_failure(error: &clap::Error) -> Failure {
@@ -154,7 +170,7 @@ fn failure_text(failure: &Failure) -> String {
         text.push_str(&format!("  {} {hint}\n", emphasis("hint:")));
     }
     text.push_str(&format!(
-        "{} lifeboat explain {}\n",
+        "  {} lifeboat explain {}\n",
         emphasis("explain:"),
         failure.code()
     ));

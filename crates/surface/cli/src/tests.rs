@@ -1,5 +1,7 @@
 //! What holds for the command tree as a whole.
 
+mod schemas;
+
 use clap::CommandFactory;
 
 use crate::arguments::Arguments;
