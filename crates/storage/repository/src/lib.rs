@@ -4,9 +4,12 @@
 //! everything), [`keys`] (who can do what), [`pack`] and [`tree`] (pages and where they lie),
 //! [`manifest`] (the root of a backup), [`wal_file`], then [`repository`] and [`regions`].
 
+pub mod access;
 pub mod binding;
+pub mod create;
 pub mod crypt;
 mod cursor;
+pub mod enroll;
 pub mod ids;
 pub mod keys;
 pub mod layout;

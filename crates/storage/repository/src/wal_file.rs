@@ -2,7 +2,7 @@
 
 use bytes::Bytes;
 use lifeboat_environment::Environment;
-use lifeboat_model::Lsn;
+use lifeboat_model::{Lsn, Timeline};
 use lifeboat_objects::Key;
 use lifeboat_telemetry::{Code, Failure, Outcome};
 use serde::{Deserialize, Serialize};
@@ -33,6 +33,19 @@ pub struct WalFacts {
     pub end: Option<Lsn>,
     /// Named restore points.
     pub restore_points: Vec<RestorePoint>,
+    /// Of a timeline history file: the ancestors, oldest first.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub ancestors: Vec<Ancestor>,
+}
+
+/// A timeline that another one descends from.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Ancestor {
+    /// Its number.
+    pub timeline: Timeline,
+    /// Where its successor branched off.
+    pub end: Lsn,
 }
 
 /// A named restore point.
@@ -52,7 +65,7 @@ pub struct RestorePoint {
 pub struct WalHead {
     /// Plain bytes of this object.
     pub plain_bytes: u64,
-    /// Keyed digest of the plain bytes.
+    /// Keyed digest of the plain bytes; of a segment in parts: of its parts' digests in order.
     pub digest: [u8; 32],
     /// The sealed facts.
     pub facts: WalFacts,
@@ -62,7 +75,7 @@ pub struct WalHead {
 pub struct WalContent<'a> {
     /// The bytes of the file, of one part of it, or of a [`Parts`] list.
     pub plain: &'a [u8],
-    /// Keyed digest of the whole file, which a re-push is compared with.
+    /// What a re-push is compared with: see [`WalHead::digest`].
     pub digest: [u8; 32],
     /// What the WAL says of itself.
     pub facts: &'a WalFacts,
@@ -192,6 +205,31 @@ pub fn decode_head(
     read_head(keys, kind, key, &mut cursor).map(|(head, _)| head)
 }
 
+/// How many bytes of an object [`decode_digest`] needs; every WAL object is longer.
+pub fn digest_end(key: &Key) -> u64 {
+    (crate::object::HEADER_BYTES + 3 + key.as_str().len() + 8 + 32) as u64
+}
+
+/// Reads type and keyed digest from the first [`digest_end`] bytes of an object. They prove
+/// nothing alone: before a difference raises an alarm, the whole object is to be checked.
+pub fn decode_digest(
+    keys: &StreamKeys,
+    key: &Key,
+    bytes: &[u8],
+) -> Outcome<(ObjectType, [u8; 32])> {
+    let header = crate::object::Header::decode(bytes).map_err(|failure| failure.within(key))?;
+    keys.check(&header)?;
+    let mut cursor = Cursor::new(bytes, "a WAL object");
+    cursor.take(crate::object::HEADER_BYTES)?;
+    let name_bytes = cursor.u16()? as usize;
+    cursor.u8()?;
+    if cursor.take(name_bytes)? != key.as_str().as_bytes() {
+        return Err(cursor.damaged("it was stored under another name"));
+    }
+    cursor.u64()?;
+    Ok((header.kind, cursor.array()?))
+}
+
 /// Checks, opens and decompresses a WAL object.
 pub fn decode(
     keys: &StreamKeys,
@@ -247,8 +285,8 @@ pub fn decode(
         done += length;
     }
     cursor.end()?;
-    let whole = kind != ObjectType::SegmentHead && kind != ObjectType::SegmentPart;
-    let wrong = aead.is_none() && whole && keys.content_digest(&plain) != head.digest;
+    let of_content = kind != ObjectType::SegmentHead;
+    let wrong = aead.is_none() && of_content && keys.content_digest(&plain) != head.digest;
     if done != total || wrong {
         return Err(Failure::new(
             Code::ObjectDamaged,
