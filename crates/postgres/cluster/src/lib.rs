@@ -5,7 +5,9 @@
 
 mod bytes;
 pub mod control;
+pub mod crc;
 pub mod files;
+pub mod manifest;
 pub mod page;
 pub mod releases;
 pub mod wal;
