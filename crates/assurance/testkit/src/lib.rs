@@ -1,5 +1,7 @@
 //! Real PostgreSQL, a fault proxy for object stores, and conformance suites, for tests only
 
+pub mod oracle;
 pub mod postgres;
 pub mod process;
+pub mod run;
 pub mod scratch;

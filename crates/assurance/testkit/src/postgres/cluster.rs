@@ -12,7 +12,7 @@ use nix::unistd::Pid;
 
 use super::{Builder, Installation};
 use crate::process::{PATIENCE, Running, kill_tree, run, wait_until};
-use crate::scratch::Scratch;
+use crate::scratch::{self, Scratch};
 
 /// How to stop a server.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -312,11 +312,7 @@ impl Cluster {
             .arg(self.connection())
             .arg("-D")
             .arg(&data);
-        command.args([
-            "--checkpoint=fast",
-            "--wal-method=stream",
-            "--write-recovery-conf",
-        ]);
+        command.args(["--checkpoint=fast", "--wal-method=stream"]);
         for (number, source) in self.tablespaces.iter().enumerate() {
             let target = scratch.folder(&format!("tablespaces/{number}"))?;
             command
@@ -324,6 +320,12 @@ impl Cluster {
                 .arg(format!("{}={}", source.display(), target.display()));
         }
         run(&mut command)?.success()?;
+        // Not --write-recovery-conf: a newer client writes options that an older server refuses.
+        let source = format!("\nprimary_conninfo = '{}'\n", self.connection());
+        let mut automatic = fs::read_to_string(data.join("postgresql.auto.conf"))?;
+        automatic.push_str(&source);
+        scratch::write(&data.join("postgresql.auto.conf"), automatic)?;
+        scratch::write(&data.join("standby.signal"), "")?;
         let configuration = data.join("postgresql.conf");
         if !configuration.exists() {
             // Debian's layout: the source's configuration serves, but it names the source's data.
@@ -331,7 +333,7 @@ impl Cluster {
             let kept = text
                 .lines()
                 .filter(|line| !line.starts_with("data_directory"));
-            crate::scratch::write(&configuration, kept.collect::<Vec<_>>().join("\n"))?;
+            scratch::write(&configuration, kept.collect::<Vec<_>>().join("\n"))?;
             scratch.folder("data/conf.d")?;
         }
         let mut standby = Self::new(
