@@ -306,7 +306,11 @@ fn no_retries() -> RetryConfig {
 
 fn client(location: &Location, environment: &Environment) -> ClientOptions {
     let variables = ["AWS_ENDPOINT_URL_S3", "AWS_ENDPOINT_URL"];
-    let elsewhere = || variables.into_iter().find_map(|name| environment.variable(name));
+    let elsewhere = || {
+        variables
+            .into_iter()
+            .find_map(|name| environment.variable(name))
+    };
     let endpoint = location.endpoint.as_deref().or_else(elsewhere);
     let plain = endpoint.is_some_and(|url| url.starts_with("http://"));
     ClientOptions::new()

@@ -79,32 +79,27 @@ impl Store {
             let before = unsure.swap(true, Ordering::Relaxed);
             if before {
                 match self.found(key, &bytes, agreement).await? {
-                    Found::Same => return self.settled(key, Some(Created::New)).await,
+                    Found::Same => return self.settled(key, Created::New).await,
                     Found::Other => return Ok(None),
                     Found::Nothing => {}
                 }
             }
             match self.backend().put(key, bytes.clone()).await {
                 Ok(()) => Ok(Some(Created::New)),
-                Err(Fault::Exists) => match self.found(key, &bytes, agreement).await? {
-                    Found::Same if before => self.settled(key, Some(Created::New)).await,
-                    Found::Same => self.settled(key, Some(Created::Identical)).await,
-                    Found::Other => Ok(None),
-                    // S3 answers 409 where a rival was faster and then failed (trap 1).
-                    Found::Nothing => {
-                        unsure.store(before, Ordering::Relaxed);
-                        Err(Fault::Exists)
-                    }
-                },
-                Err(Fault::Transient {
-                    landed: false,
-                    error,
-                }) => {
+                Err(Fault::Exists) => {
+                    // Refused: this attempt has made nothing.
                     unsure.store(before, Ordering::Relaxed);
-                    Err(Fault::Transient {
-                        landed: false,
-                        error,
-                    })
+                    match self.found(key, &bytes, agreement).await? {
+                        Found::Same if before => self.settled(key, Created::New).await,
+                        Found::Same => self.settled(key, Created::Identical).await,
+                        Found::Other => Ok(None),
+                        // S3 answers 409 where a rival was faster and then failed.
+                        Found::Nothing => Err(Fault::Exists),
+                    }
+                }
+                Err(fault @ Fault::Transient { landed: false, .. }) => {
+                    unsure.store(before, Ordering::Relaxed);
+                    Err(fault)
                 }
                 // A write never proves absence.
                 Err(Fault::Absent) => Err(Fault::unknown("the store says: not found")),
@@ -125,9 +120,9 @@ impl Store {
         }
     }
 
-    async fn settled(&self, key: &Key, created: Option<Created>) -> Result<Option<Created>, Fault> {
+    async fn settled(&self, key: &Key, created: Created) -> Result<Option<Created>, Fault> {
         self.backend().settle(key).await?;
-        Ok(created)
+        Ok(Some(created))
     }
 
     async fn found(&self, key: &Key, bytes: &Bytes, agreement: Agreement) -> Result<Found, Fault> {

@@ -93,7 +93,7 @@ impl Attempts<'_> {
                     let failure = Failure::new(code, message).because(error).hint(hint);
                     return Err(Ended::Failed(failure));
                 }
-                // A single "not found" is hearsay; two in a row are proof.
+                // A single "not found" is hearsay; two without a sign of life are proof.
                 Ok(Err(Fault::Absent)) if seen_absent => return Err(Ended::Absent),
                 Ok(Err(Fault::Absent)) => {
                     seen_absent = true;
@@ -103,7 +103,6 @@ impl Attempts<'_> {
                 Ok(Err(Fault::Exists)) => "the name is taken, but there is no object".into(),
                 Err(_) => format!("no answer within {}", duration(limit)).into(),
             };
-            seen_absent = false;
             attempt += 1;
             let left = end.saturating_sub(clock.elapsed());
             if attempt >= self.options.attempts || left.is_zero() {

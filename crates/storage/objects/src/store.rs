@@ -2,6 +2,7 @@
 
 use std::ops::Range;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use bytes::Bytes;
 use jiff::Timestamp;
@@ -108,29 +109,37 @@ impl Store {
         Ok((stat.size, self.get_range(key, start..stat.size).await?))
     }
 
-    /// What the store tells of an object; `None` only if two looks in a row found none.
+    /// What the store tells of an object; `None` only if two looks by different means found none.
     pub async fn stat(&self, key: &Key) -> Outcome<Option<Stat>> {
+        let denied = AtomicBool::new(false);
         let look = || async {
-            match self.backend().stat(key).await {
-                // A HEAD has no body that could say that it is the bucket that is missing, and
-                // another path to the answer is better proof than the same one again.
-                Err(Fault::Absent) => match self.backend().read(key, first_byte()).await {
-                    Err(Fault::Absent) => Err(Fault::Absent),
-                    Err(Fault::Final {
-                        code: Code::ObjectDamaged,
-                        ..
-                    })
-                    | Ok(_) => Err(Fault::unknown("HEAD found nothing, but GET did")),
-                    Err(other) => Err(other),
-                },
-                other => other,
+            if !denied.load(Ordering::Relaxed) {
+                match self.backend().stat(key).await {
+                    Err(Fault::Absent) => denied.store(true, Ordering::Relaxed),
+                    other => return other.map(Some),
+                }
+            }
+            // A HEAD has no body that could say that it is the bucket that is missing, and another
+            // path to the answer is better proof than the same one again.
+            match self
+                .backend()
+                .read(key, Some(GetRange::Bounded(0..1)))
+                .await
+            {
+                Err(Fault::Absent) => Ok(None),
+                Err(Fault::Final {
+                    code: Code::ObjectDamaged,
+                    ..
+                })
+                | Ok(_) => {
+                    denied.store(false, Ordering::Relaxed);
+                    Err(Fault::unknown("HEAD found nothing, but GET did"))
+                }
+                Err(other) => Err(other),
             }
         };
-        match self.attempts().run(&format!("find {key}"), 0, look).await {
-            Ok(stat) => Ok(Some(stat)),
-            Err(Ended::Absent) => Ok(None),
-            Err(Ended::Failed(failure)) => Err(failure),
-        }
+        let found = self.attempts().run(&format!("find {key}"), 0, look).await;
+        found.map_err(|ended| self.missing(key, ended))
     }
 
     /// Deletes an object; one that is gone already is fine.
@@ -204,10 +213,6 @@ impl std::fmt::Debug for Store {
             .field(&self.inner.name)
             .finish()
     }
-}
-
-fn first_byte() -> Option<GetRange> {
-    Some(GetRange::Bounded(0..1))
 }
 
 pub(crate) fn too_large(what: &str) -> Failure {
