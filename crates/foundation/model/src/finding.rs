@@ -60,9 +60,23 @@ impl fmt::Display for Finding {
         let colon = if path.is_empty() { "" } else { ": " };
         writeln!(formatter, "{severity}: {path}{colon}{message}")?;
         let margin = line.to_string().len();
-        writeln!(formatter, "{:margin$} | {excerpt}", line)?;
-        if *column <= excerpt.chars().count() {
-            writeln!(formatter, "{:margin$} | {:>column$}", "", "^")?;
+        // Of a long line the part before the column and some more.
+        let skip = if excerpt.chars().count() > WINDOW {
+            column.saturating_sub(WINDOW / 2)
+        } else {
+            0
+        };
+        let mut shown: String = excerpt.chars().skip(skip).take(WINDOW).collect();
+        if skip > 0 {
+            shown = std::iter::once('…').chain(shown.chars().skip(1)).collect();
+        }
+        if excerpt.chars().count() > skip + WINDOW {
+            shown.push('…');
+        }
+        writeln!(formatter, "{line} | {}", shown.trim_end())?;
+        let mark = column.saturating_sub(skip);
+        if mark <= shown.chars().count() {
+            writeln!(formatter, "{:margin$} | {:>mark$}", "", "^")?;
         }
         write!(formatter, "{:margin$} = {hint}", "")
     }
@@ -123,19 +137,23 @@ impl fmt::Display for Path {
 pub(crate) struct Findings<'a> {
     text: &'a str,
     list: Vec<Finding>,
-    hidden: Vec<String>,
+    broken: Vec<String>,
+    hidden: Vec<(Place, String)>,
 }
 
 /// More than a person reads at once; a hostile file shall not fill the memory.
 const MAX_FINDINGS: usize = 1000;
-/// An excerpt is one line of a terminal or two.
-const MAX_EXCERPT: usize = 160;
+/// A longer line is not written by people.
+const MAX_EXCERPT: usize = 1000;
+/// What a terminal shows of a line without breaking it.
+const WINDOW: usize = 90;
 
 impl<'a> Findings<'a> {
     pub(crate) fn new(text: &'a str) -> Self {
         Self {
             text,
             list: Vec::new(),
+            broken: Vec::new(),
             hidden: Vec::new(),
         }
     }
@@ -156,6 +174,9 @@ impl<'a> Findings<'a> {
             .lines()
             .nth(place.line.saturating_sub(1))
             .unwrap_or_default();
+        if severity == Severity::Error {
+            self.mark_broken(path);
+        }
         self.list.push(Finding {
             severity,
             path: path.to_string(),
@@ -182,24 +203,27 @@ impl<'a> Findings<'a> {
     /// need not be said.
     pub(crate) fn is_broken(&self, path: &Path) -> bool {
         let path = path.to_string();
-        self.list.iter().any(|finding| {
-            let below = finding.path.strip_prefix(&path);
-            finding.severity == Severity::Error
-                && below.is_some_and(|rest| rest.is_empty() || rest.starts_with(['.', '[']))
+        self.broken.iter().any(|broken| {
+            let below = broken.strip_prefix(&path);
+            below.is_some_and(|rest| rest.is_empty() || rest.starts_with(['.', '[']))
         })
     }
 
-    /// Keeps a literal secret out of all excerpts.
-    pub(crate) fn hide(&mut self, secret: &str) {
-        self.hidden.push(secret.to_owned());
+    /// Says nothing, but keeps others from saying that a key is missing which was only misspelt.
+    pub(crate) fn mark_broken(&mut self, path: &Path) {
+        self.broken.push(path.to_string());
+    }
+
+    /// Keeps a literal secret out of the excerpts of its line.
+    pub(crate) fn hide(&mut self, place: Place, secret: &str) {
+        self.hidden.push((place, secret.to_owned()));
     }
 
     /// All findings: what matters most first, then in the order of the file.
     pub(crate) fn finish(mut self) -> Vec<Finding> {
         for finding in &mut self.list {
-            for secret in self.hidden.iter().filter(|secret| !secret.is_empty()) {
-                let stars = "*".repeat(secret.chars().count());
-                finding.excerpt = finding.excerpt.replace(secret, &stars);
+            for (place, secret) in self.hidden.iter().filter(|(at, _)| at.line == finding.line) {
+                finding.excerpt = mask(&finding.excerpt, secret, place.column);
             }
             finding.excerpt = finding.excerpt.chars().take(MAX_EXCERPT).collect();
         }
@@ -207,4 +231,13 @@ impl<'a> Findings<'a> {
             .sort_by_key(|finding| (finding.severity, finding.line, finding.column));
         self.list
     }
+}
+
+/// The line with stars for a secret; where it is written with escapes, for all that follows.
+fn mask(line: &str, secret: &str, column: usize) -> String {
+    if !secret.is_empty() && line.contains(secret) {
+        return line.replace(secret, &"*".repeat(secret.chars().count()));
+    }
+    let stars = |(at, character)| if at + 1 < column { character } else { '*' };
+    line.chars().enumerate().map(stars).collect()
 }

@@ -9,7 +9,7 @@ use lifeboat_telemetry::{Code, Failure, Outcome};
 
 use crate::finding::{self, Findings, Place};
 use crate::reader::Read as _;
-use crate::tree::{self, Node};
+use crate::tree::{self, Node, SyntaxError};
 use crate::{Finding, Severity, Spec, check};
 
 /// What became of a text: the spec, unless there is an error in it, and all that is to say.
@@ -128,10 +128,65 @@ impl Spec {
 }
 
 fn read(text: &str, findings: &mut Findings<'_>) -> Option<Spec> {
-    let tree: Node = tree::parse(text, findings)?;
+    let tree = match tree::parse(text) {
+        Ok(tree) => tree,
+        Err(error) => salvage(text, error, findings)?,
+    };
     let spec = Spec::read(&tree, &finding::Path::default(), findings)?;
     check::all(&spec, &tree, findings);
     Some(spec)
+}
+
+/// Reports a syntax error, and parses the text once more without the top-level section that
+/// holds it, for the findings of all other sections.
+fn salvage(text: &str, error: SyntaxError, findings: &mut Findings<'_>) -> Option<Node> {
+    let lines: Vec<&str> = text.lines().collect();
+    let is_start = |line: &&str| line.starts_with(|first: char| first.is_ascii_lowercase());
+    let starts: Vec<usize> = (0..lines.len())
+        .filter(|at| lines.get(*at).is_some_and(is_start))
+        .collect();
+    let without = |section: usize| {
+        let from = *starts.get(section)?;
+        let to = starts.get(section + 1).copied().unwrap_or(lines.len());
+        let kept = |(at, line): (usize, &&str)| {
+            if (from..to).contains(&at) {
+                String::new()
+            } else {
+                (*line).to_owned()
+            }
+        };
+        let rest: Vec<String> = lines.iter().enumerate().map(kept).collect();
+        let name = lines.get(from)?.split(':').next()?.trim_end();
+        Some((name, tree::parse(&rest.join("\n")).ok()?))
+    };
+    // An unclosed bracket shows itself at the beginning of the next section.
+    let at = starts
+        .partition_point(|start| *start < error.place.line)
+        .checked_sub(1);
+    let found = at.and_then(|at| without(at).or_else(|| without(at.checked_sub(1)?)));
+    let path = found.as_ref().map(|(name, _)| finding::Path::from([*name]));
+    let hint = "Correct the syntax here or just above; indent with blanks.";
+    hide_line(text, error.place, findings);
+    findings.error(&path.unwrap_or_default(), error.place, error.message, hint);
+    found
+        .map(|(_, tree)| tree)
+        .filter(|tree| !tree.entries().is_empty())
+}
+
+/// Nobody knows what a line that is no YAML means: if it speaks of secrets, it is not shown.
+fn hide_line(text: &str, place: Place, findings: &mut Findings<'_>) {
+    let line = text
+        .lines()
+        .nth(place.line.saturating_sub(1))
+        .unwrap_or_default();
+    let said = line.to_ascii_lowercase();
+    if ["pass", "secret", "token", "key"]
+        .iter()
+        .any(|word| said.contains(word))
+    {
+        let value = line.split_once(':').map_or(line, |(_, value)| value);
+        findings.hide(place, value);
+    }
 }
 
 /// What would make this file another one elsewhere, or too large to be one.

@@ -5,7 +5,7 @@ use std::str::FromStr;
 
 use crate::word::{InvalidWord, schema_as_text, serde_as_text};
 
-const NAME: &str = "a name (1 to 63 letters, digits, `-`, `_` or `.`, a letter or digit first)";
+const NAME: &str = "a name (1 to 63 letters, digits, `-`, `_` or `.`, not digits alone)";
 const DATABASE_ID: &str = "a database, named SERVICE/DATABASE as in payments/ledger";
 
 /// Names become parts of paths and object keys, so they are short and plain.
@@ -13,6 +13,8 @@ fn is_name(text: &str) -> bool {
     let plain = |byte: u8| byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'_' | b'.');
     (1..=63).contains(&text.len())
         && text.bytes().all(plain)
+        // YAML would take `1` and `01` for one number.
+        && !text.bytes().all(|byte| byte.is_ascii_digit())
         && text
             .bytes()
             .next()

@@ -50,6 +50,12 @@ impl TimeSpan {
         self.0
     }
 
+    /// This and `more`, without overflow.
+    #[must_use]
+    pub fn saturating_add(self, more: Self) -> Self {
+        Self(self.0.saturating_add(more.0))
+    }
+
     /// For clocks and timers.
     pub fn duration(self) -> Duration {
         Duration::from_millis(self.0)

@@ -47,6 +47,9 @@ impl<'a> Keys<'a> {
                     format!("unknown key `{}`", shorten(&key.text)),
                     did_you_mean(&key.text, known, "Known keys here"),
                 );
+                if let Some(meant) = nearest(&key.text, known) {
+                    findings.mark_broken(&path.join(meant));
+                }
             }
         }
         Some(Self { node, path })
@@ -66,13 +69,11 @@ impl<'a> Keys<'a> {
                 T::read(node, &path, findings).or(default)
             }
             _ => default.or_else(T::absent).or_else(|| {
-                let place = value.unwrap_or(self.node).place;
-                findings.error(
-                    &path,
-                    place,
-                    format!("the key `{key}` is missing"),
-                    format!("Add `{key}:` here."),
-                );
+                if !findings.is_broken(&path) {
+                    let place = value.unwrap_or(self.node).place;
+                    let message = format!("the key `{key}` is missing");
+                    findings.error(&path, place, message, format!("Add `{key}:` here."));
+                }
                 None
             }),
         }
@@ -108,7 +109,7 @@ fn hide_if_secret(key: &str, value: &Node, findings: &mut Findings<'_>) {
         && named
         && !crate::Secret::is_reference(text)
     {
-        findings.hide(text);
+        findings.hide(value.place, text);
     }
 }
 
@@ -198,18 +199,22 @@ pub(crate) fn choice<T: Copy>(
 
 /// The nearest known word if one is near, and all of them.
 pub(crate) fn did_you_mean(said: &str, known: &[&str], title: &str) -> String {
-    let distance = |name: &&&str| strsim::damerau_levenshtein(said, name);
-    let near = known
-        .iter()
-        .min_by_key(distance)
-        .filter(|name| said.len() <= 64 && distance(name) <= 1 + name.len().min(said.len()) / 4);
-    let guess = near
-        .map(|name| format!("Did you mean `{name}`? "))
-        .unwrap_or_default();
-    if known.is_empty() {
-        return format!("{title}: none.");
-    }
-    format!("{guess}{title}: {}.", known.join(", "))
+    let guess = nearest(said, known).map(|name| format!("Did you mean `{name}`? "));
+    let list = if known.is_empty() {
+        "none".to_owned()
+    } else {
+        known.join(", ")
+    };
+    format!("{}{title}: {list}.", guess.unwrap_or_default())
+}
+
+/// The known word that was probably meant.
+fn nearest<'a>(said: &str, known: &[&'a str]) -> Option<&'a str> {
+    let distance = |name: &&str| strsim::damerau_levenshtein(said, name);
+    let near = |name: &&str| distance(name) <= 1 + name.len().min(said.len()) / 4;
+    // The distance of long texts is expensive, and they are no typing errors.
+    let known = known.iter().copied().filter(|_| said.len() <= 64);
+    known.min_by_key(distance).filter(near)
 }
 
 /// A piece of the input that is short enough for a message.
@@ -463,7 +468,7 @@ macro_rules! one_key {
                     // An unknown key was reported.
                     [(key, _)] if !known.contains(&key.text.as_str()) => None,
                     _ => {
-                        let what = format!("a map with one of the keys {}", known.join(", "));
+                        let what = format!("a map with exactly one of the keys {}", known.join(", "));
                         crate::reader::expected(node, path, &what, findings)
                     }
                 }

@@ -92,7 +92,7 @@ impl reader::Read for Reference {
     fn read(node: &Node, path: &finding::Path, findings: &mut Findings<'_>) -> Option<Self> {
         let text = reader::text(node, path, "a text", findings)?;
         if let Some(password) = Self::literal_password(text) {
-            findings.hide(password);
+            findings.hide(node.place, password);
             findings.error(
                 path,
                 node.place,
@@ -243,7 +243,7 @@ impl reader::Read for Secret {
         let text = reader::text(node, path, SECRET, findings)?;
         let secret = Self::parse(text);
         if secret.is_none() {
-            findings.hide(text);
+            findings.hide(node.place, text);
             findings.error(
                 path,
                 node.place,

@@ -1,14 +1,16 @@
 //! The JSON Schema of the spec, from the same declarations that read it.
 
 use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
-use serde_json::{Map, Value};
+use serde_json::{Map, Value, json};
 
 use crate::Spec;
 use crate::reader::Read;
 
 /// The JSON Schema of `lifeboat.yaml` as it stands in `docs/schema/lifeboat.schema.json`.
 pub fn schema_json() -> String {
-    let schema = SchemaGenerator::default().into_root_schema_for::<Spec>();
+    let mut schema = SchemaGenerator::default().into_root_schema_for::<Spec>();
+    // Reading goes on without them, so that other findings are not lost; then it is an error.
+    schema.insert("required".to_owned(), json!(["lifeboat", "regions"]));
     format!("{:#}\n", schema.as_value())
 }
 

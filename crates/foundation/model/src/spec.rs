@@ -175,8 +175,8 @@ impl Spec {
     pub fn objectives(&self, service: &Service) -> Option<Tier> {
         let tier = self.tiers.get(&service.tier);
         Some(Tier {
-            rto: service.rto.or(tier.map(|tier| tier.rto))?,
-            rpo: service.rpo.or(tier.map(|tier| tier.rpo))?,
+            rto: service.rto.or_else(|| Some(tier?.rto))?,
+            rpo: service.rpo.or_else(|| Some(tier?.rpo))?,
         })
     }
 }

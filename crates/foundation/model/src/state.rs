@@ -23,8 +23,14 @@ impl Spec {
                 .is_ok()
                 .then(|| PathBuf::from(SYSTEM))
         };
-        let beside = || origin.parent().unwrap_or(Path::new(".")).join(".lifeboat");
-        let directory = named.or_else(system).unwrap_or_else(beside);
+        // PostgreSQL runs archive_command in its data directory: the path must not depend on it.
+        let beside = || std::path::absolute(origin.with_file_name(".lifeboat"));
+        let directory = match named.or_else(system) {
+            Some(directory) => directory,
+            None => beside().map_err(|error| {
+                Failure::new(Code::LocalState, "the working directory is gone").because(error)
+            })?,
+        };
         prepare(&directory)?;
         Ok(directory)
     }

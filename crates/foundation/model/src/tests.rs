@@ -1,1 +1,5 @@
+mod examples;
+mod invalid;
+mod lookups;
+mod secrets;
 mod words;

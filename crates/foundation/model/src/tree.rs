@@ -7,9 +7,11 @@ use std::fmt;
 
 use serde::Deserialize;
 use serde::de::{Deserializer, MapAccess, SeqAccess, Visitor};
-use serde_saphyr::{DuplicateKeyPolicy, NonFiniteFloatPolicy, Spanned};
+use serde_saphyr::Spanned;
+use serde_saphyr::budget::BudgetBreach;
+use serde_saphyr::options::{AliasLimits, DuplicateKeyPolicy, NonFiniteFloatPolicy};
 
-use crate::finding::{Findings, Path, Place};
+use crate::finding::{Path, Place};
 
 /// A spec of a large company has some thousand lines; what is longer is no spec.
 pub(crate) const MAX_BYTES: usize = 1 << 20;
@@ -17,6 +19,7 @@ const MAX_DEPTH: usize = 32;
 const MAX_NODES: usize = 100_000;
 /// Aliases are allowed and few; each one is copied where it stands.
 const MAX_ALIASES: usize = 200;
+const MAX_REPLAYED: usize = 20_000;
 
 /// A value and where it begins.
 #[derive(Debug, Clone)]
@@ -93,6 +96,9 @@ impl Node {
             Value::Bool(value) => format!("`{value}`"),
             Value::Integer(value) => format!("the number {value}"),
             Value::Fraction(value) => format!("the number {value}"),
+            Value::Text(text) if matches!(text.as_str(), ".nan" | ".inf" | "-.inf") => {
+                format!("`{text}`")
+            }
             Value::Text(_) => "a text".to_owned(),
             Value::List(_) => "a list".to_owned(),
             Value::Map(_) => "a map".to_owned(),
@@ -100,9 +106,19 @@ impl Node {
     }
 }
 
-/// Parses a text; `None` and a finding where it is no YAML or exceeds a limit.
-pub(crate) fn parse(text: &str, findings: &mut Findings<'_>) -> Option<Node> {
+/// Why a text is no tree.
+#[derive(Debug)]
+pub(crate) struct SyntaxError {
+    pub(crate) place: Place,
+    pub(crate) message: String,
+}
+
+/// Parses a text within the limits.
+pub(crate) fn parse(text: &str) -> Result<Node, SyntaxError> {
+    let mut alias_limits = AliasLimits::default();
+    alias_limits.max_total_replayed_events = MAX_REPLAYED;
     let options = serde_saphyr::options! {
+        alias_limits: alias_limits,
         budget: serde_saphyr::budget! {
             max_depth: MAX_DEPTH,
             max_nodes: MAX_NODES,
@@ -116,24 +132,30 @@ pub(crate) fn parse(text: &str, findings: &mut Findings<'_>) -> Option<Node> {
         emit_comments: false,
         with_snippet: false,
     };
-    match serde_saphyr::from_str_with_options::<Node>(text, options) {
-        Ok(node) => Some(node),
-        Err(error) => {
-            let place = error
-                .location()
-                .map_or(Place::START, |location| place(&location));
-            let message = error.without_snippet().to_string();
-            findings.error(
-                &Path::default(),
-                place,
-                format!(
-                    "this is no readable YAML: {}",
-                    message.lines().next().unwrap_or_default()
-                ),
-                "Correct the syntax here or just above; indent with spaces.",
-            );
-            None
+    serde_saphyr::from_str_with_options::<Node>(text, options).map_err(|error| SyntaxError {
+        place: error
+            .location()
+            .map_or(Place::START, |location| place(&location)),
+        message: explain(error.without_snippet()),
+    })
+}
+
+fn explain(error: &serde_saphyr::Error) -> String {
+    let serde_saphyr::Error::Budget { breach, .. } = error else {
+        let text = error.to_string();
+        let text = text.lines().next().unwrap_or_default();
+        let reason = text
+            .rsplit_once(" at line ")
+            .map_or(text, |(reason, _)| reason);
+        return format!("this is no readable YAML: {reason}");
+    };
+    match breach {
+        BudgetBreach::Depth { .. } => format!("nested deeper than {MAX_DEPTH} levels"),
+        BudgetBreach::Documents { .. } => "more than one YAML document".to_owned(),
+        BudgetBreach::Aliases { .. } | BudgetBreach::AliasAnchorRatio { .. } => {
+            format!("more than {MAX_ALIASES} aliases, or too many of one anchor")
         }
+        _ => format!("more than {MAX_NODES} keys and values"),
     }
 }
 
