@@ -10,6 +10,8 @@ pub mod files;
 pub mod manifest;
 pub mod page;
 pub mod releases;
+pub mod server;
+pub mod settings;
 pub mod wal;
 
 pub use control::ControlFile;

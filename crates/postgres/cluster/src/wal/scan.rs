@@ -247,7 +247,8 @@ impl<'a> Scan<'a> {
         let ours = header.magic == self.identity.release.wal_magic
             && header.address == self.lsn(at)
             && header.timeline >= self.identity.timeline
-            && header.long.is_some() == (at == 0);
+            // A part of a large segment is scanned as a segment of its own.
+            && (at == 0 || header.long.is_none());
         ours.then_some(header)
     }
 
