@@ -2,13 +2,14 @@
 
 use super::{Remarks, service_path};
 use crate::finding::{Path, Severity};
-use crate::spec::{OnQuorumLoss, Quorum};
+use crate::spec::{Encryption, OnQuorumLoss, Quorum, Slot, Slots};
 use crate::{Spec, TimeSpan};
 
 pub(super) fn check(spec: &Spec, remarks: &mut Remarks<'_, '_>) {
     if let Some(quorum) = &spec.quorum {
         check_lease(quorum, remarks);
     }
+    check_slots(spec, remarks);
     let [quorum_unclear, witness_unclear] =
         ["quorum", "witness"].map(|key| remarks.findings.is_broken(&Path::from([key])));
     for (name, service) in &spec.services {
@@ -48,6 +49,22 @@ pub(super) fn check(spec: &Spec, remarks: &mut Remarks<'_, '_>) {
                 "Set `observers_agree` to 2 or more, or `automatic: false`.",
             );
         }
+    }
+}
+
+/// A vault whose only slots are of kinds that this version does not make would stay shut for ever.
+fn check_slots(spec: &Spec, remarks: &mut Remarks<'_, '_>) {
+    let Encryption::Slots(Slots { slots, .. }) = &spec.encryption else {
+        return;
+    };
+    let not_made = |slot: &Slot| matches!(slot, Slot::Kms(_) | Slot::Command(_));
+    if !slots.is_empty() && slots.iter().all(not_made) {
+        remarks.add(
+            Severity::Unsafe,
+            &Path::from(["encryption", "slots"]),
+            "this version makes none of these slots: nobody could open the vault".to_owned(),
+            "Add a passphrase, a key_file or a recovery_key.",
+        );
     }
 }
 

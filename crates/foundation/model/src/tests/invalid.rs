@@ -249,6 +249,11 @@ const MISTAKES: &[(&str, &str, &str)] = &[
         "hun\\x74er2",
     ),
     // Safety.
+    (
+        "no slot that is made",
+        "    - passphrase: \"file:/etc/lifeboat/passphrase\"\n    - recovery_key: {} ",
+        "    - kms: { key: alias/x }",
+    ),
     ("lease too short", "lease: 10s", "lease: 6s"),
     ("margin too small", "margin: 1s", "margin: 100ms"),
     (

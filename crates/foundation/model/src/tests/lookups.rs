@@ -82,3 +82,26 @@ fn wal_is_flushed_ten_times_an_rpo_within_bounds() {
         ["500ms", "6s", "10s"]
     );
 }
+
+#[test]
+fn anchors_and_merge_keys_may_be_used() {
+    let text = "\
+lifeboat: 1
+regions: { east: { repository: { url: \"file:///e\" } } }
+tiers:
+  one: &one { rto: 5m, rpo: 1m }
+  two: { <<: *one, rpo: 2m }
+  three: *one
+";
+    let spec = Spec::load(text, Path::new("anchors.yaml"))
+        .accept()
+        .unwrap();
+    let tiers: Vec<_> = spec
+        .tiers
+        .values()
+        .map(|tier| (tier.rto, tier.rpo))
+        .collect();
+    let time = |text: &str| text.parse::<TimeSpan>().unwrap();
+    let one = (time("5m"), time("1m"));
+    assert_eq!(tiers, [one, one, (time("5m"), time("2m"))]);
+}
