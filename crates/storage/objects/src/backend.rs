@@ -8,24 +8,18 @@ use bytes::Bytes;
 use futures::StreamExt;
 use jiff::Timestamp;
 use lifeboat_environment::Environment;
-use lifeboat_telemetry::{Code, Failure, Outcome};
-use object_store::aws::{AmazonS3Builder, Checksum};
-use object_store::azure::MicrosoftAzureBuilder;
-use object_store::gcp::GoogleCloudStorageBuilder;
+use lifeboat_telemetry::{Code, Outcome};
 use object_store::list::{PaginatedListOptions, PaginatedListStore};
 use object_store::memory::InMemory;
 use object_store::path::Path;
 use object_store::{
-    ClientOptions, GetOptions, GetRange, ObjectMeta, ObjectStore, ObjectStoreExt, PutMode,
-    PutOptions, RetryConfig,
+    GetOptions, GetRange, ObjectMeta, ObjectStore, ObjectStoreExt, PutMode, PutOptions,
 };
 
 use crate::directory::Directory;
 use crate::fault::Fault;
-use crate::location::{Cloud, Location, Place};
-use crate::{Key, MAX_OBJECT, Stat};
-
-const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
+use crate::location::{Location, Place};
+use crate::{Key, MAX_OBJECT, Stat, clouds};
 
 /// One page of a listing.
 pub(crate) struct Page {
@@ -56,17 +50,7 @@ impl Backend {
                 bucket,
                 prefix,
             } => {
-                let opened = match cloud {
-                    Cloud::Aws => aws(location, bucket, environment).map(halves),
-                    Cloud::Google => google(location, bucket, environment).map(halves),
-                    Cloud::Azure => azure(location, bucket, environment).map(halves),
-                };
-                let (objects, pages) = opened.map_err(|error| {
-                    let message = format!("cannot open {}", location.display());
-                    Failure::new(Code::StoreDenied, message)
-                        .because(error)
-                        .hint("Check region, endpoint and the credentials in the environment.")
-                })?;
+                let (objects, pages) = clouds::open(location, *cloud, bucket, environment)?;
                 Ok(Self::Bucket {
                     objects,
                     pages,
@@ -95,18 +79,22 @@ impl Backend {
         put.map(drop).map_err(Fault::from_store)
     }
 
-    /// Size of the object and the wanted bytes, exactly as many as the store announced.
+    /// Size of the object and the wanted bytes, exactly as many as the store announced. The
+    /// answer has to begin within `patience`, or a long body would hide a dead connection.
     pub(crate) async fn read(
         &self,
         key: &Key,
         range: Option<GetRange>,
+        patience: Duration,
     ) -> Result<(u64, Bytes), Fault> {
         let options = GetOptions {
             range,
             ..GetOptions::default()
         };
         let objects = self.objects().await?;
-        let found = objects.get_opts(&self.path(key), options).await;
+        let path = self.path(key);
+        let found = tokio::time::timeout(patience, objects.get_opts(&path, options)).await;
+        let found = found.map_err(|_| Fault::silence(patience))?;
         let found = found.map_err(|error| self.fault(error))?;
         let (size, length) = (
             found.meta.size,
@@ -191,6 +179,17 @@ impl Backend {
         }
     }
 
+    /// Files that writers left half-written; only directories have any.
+    pub(crate) async fn list_staging(&self) -> Result<Vec<(String, Stat)>, Fault> {
+        match self {
+            Self::Directory(directory) => {
+                let directory = Arc::clone(directory);
+                on_thread(move || directory.list_staging()).await
+            }
+            Self::Memory(_) | Self::Bucket { .. } => Ok(Vec::new()),
+        }
+    }
+
     /// Makes the root of a file repository; buckets are made by people.
     pub(crate) async fn create_root(&self) -> Result<(), Fault> {
         match self {
@@ -247,13 +246,6 @@ impl Backend {
     }
 }
 
-type Halves = (Arc<dyn ObjectStore>, Arc<dyn PaginatedListStore>);
-
-fn halves<T: ObjectStore + PaginatedListStore>(store: T) -> Halves {
-    let store = Arc::new(store);
-    (Arc::clone(&store) as Arc<dyn ObjectStore>, store)
-}
-
 fn starts(key: &Key, prefix: &str) -> bool {
     key.as_str().starts_with(prefix)
 }
@@ -293,145 +285,4 @@ fn memory(name: &str) -> Arc<InMemory> {
     static MEMORIES: Mutex<BTreeMap<String, Arc<InMemory>>> = Mutex::new(BTreeMap::new());
     let mut memories = MEMORIES.lock().unwrap_or_else(PoisonError::into_inner);
     Arc::clone(memories.entry(name.to_owned()).or_default())
-}
-
-/// Timeouts and retries are ours: a retry that we do not see would hide what became of a write.
-fn no_retries() -> RetryConfig {
-    RetryConfig {
-        max_retries: 0,
-        retry_timeout: Duration::ZERO,
-        ..RetryConfig::default()
-    }
-}
-
-fn client(location: &Location, environment: &Environment) -> ClientOptions {
-    let variables = ["AWS_ENDPOINT_URL_S3", "AWS_ENDPOINT_URL"];
-    let elsewhere = || {
-        variables
-            .into_iter()
-            .find_map(|name| environment.variable(name))
-    };
-    let endpoint = location.endpoint.as_deref().or_else(elsewhere);
-    let plain = endpoint.is_some_and(|url| url.starts_with("http://"));
-    ClientOptions::new()
-        .with_timeout_disabled()
-        .with_connect_timeout(CONNECT_TIMEOUT)
-        .with_allow_http(plain)
-}
-
-/// Variables that the clouds' own tools read; the crate would read all of the process.
-fn configure<K: std::str::FromStr, B>(
-    environment: &Environment,
-    names: &[&str],
-    builder: B,
-    set: impl Fn(B, K, String) -> B,
-) -> B {
-    names.iter().fold(builder, |builder, name| {
-        match (
-            environment.variable(name),
-            name.to_ascii_lowercase().parse(),
-        ) {
-            (Some(value), Ok(key)) if !value.is_empty() => set(builder, key, value.to_owned()),
-            _ => builder,
-        }
-    })
-}
-
-fn aws(
-    location: &Location,
-    bucket: &str,
-    environment: &Environment,
-) -> object_store::Result<object_store::aws::AmazonS3> {
-    const NAMES: [&str; 14] = [
-        "AWS_ACCESS_KEY_ID",
-        "AWS_SECRET_ACCESS_KEY",
-        "AWS_SESSION_TOKEN",
-        "AWS_DEFAULT_REGION",
-        "AWS_REGION",
-        "AWS_ENDPOINT_URL",
-        "AWS_ENDPOINT_URL_S3",
-        "AWS_ENDPOINT_URL_STS",
-        "AWS_CONTAINER_CREDENTIALS_RELATIVE_URI",
-        "AWS_CONTAINER_CREDENTIALS_FULL_URI",
-        "AWS_CONTAINER_AUTHORIZATION_TOKEN_FILE",
-        "AWS_WEB_IDENTITY_TOKEN_FILE",
-        "AWS_ROLE_ARN",
-        "AWS_ROLE_SESSION_NAME",
-    ];
-    let mut builder = configure(
-        environment,
-        &NAMES,
-        AmazonS3Builder::new(),
-        |builder, key, value| builder.with_config(key, value),
-    );
-    if let Some(region) = &location.region {
-        builder = builder.with_region(region);
-    }
-    if let Some(endpoint) = &location.endpoint {
-        builder = builder.with_endpoint(endpoint);
-    }
-    builder
-        .with_bucket_name(bucket)
-        .with_client_options(client(location, environment))
-        .with_retry(no_retries())
-        .with_checksum_algorithm(Checksum::SHA256)
-        // One object a request: a batch answers 200 although deletes in it were refused.
-        .with_disable_bulk_delete(true)
-        .build()
-}
-
-fn google(
-    location: &Location,
-    bucket: &str,
-    environment: &Environment,
-) -> object_store::Result<object_store::gcp::GoogleCloudStorage> {
-    const NAMES: [&str; 5] = [
-        "GOOGLE_SERVICE_ACCOUNT",
-        "GOOGLE_SERVICE_ACCOUNT_KEY",
-        "GOOGLE_APPLICATION_CREDENTIALS",
-        "GOOGLE_BEARER_TOKEN",
-        "GOOGLE_SKIP_SIGNATURE",
-    ];
-    let builder = GoogleCloudStorageBuilder::new();
-    let mut builder = configure(environment, &NAMES, builder, |builder, key, value| {
-        builder.with_config(key, value)
-    });
-    if let Some(endpoint) = &location.endpoint {
-        builder = builder.with_base_url(endpoint);
-    }
-    builder
-        .with_bucket_name(bucket)
-        .with_client_options(client(location, environment))
-        .with_retry(no_retries())
-        .build()
-}
-
-fn azure(
-    location: &Location,
-    bucket: &str,
-    environment: &Environment,
-) -> object_store::Result<object_store::azure::MicrosoftAzure> {
-    const NAMES: [&str; 9] = [
-        "AZURE_STORAGE_ACCOUNT_NAME",
-        "AZURE_STORAGE_ACCOUNT_KEY",
-        "AZURE_STORAGE_SAS_TOKEN",
-        "AZURE_CLIENT_ID",
-        "AZURE_CLIENT_SECRET",
-        "AZURE_TENANT_ID",
-        "AZURE_AUTHORITY_HOST",
-        "AZURE_FEDERATED_TOKEN_FILE",
-        "AZURE_STORAGE_TOKEN",
-    ];
-    let builder = MicrosoftAzureBuilder::new();
-    let mut builder = configure(environment, &NAMES, builder, |builder, key, value| {
-        builder.with_config(key, value)
-    });
-    if let Some(endpoint) = &location.endpoint {
-        builder = builder.with_endpoint(endpoint.clone());
-    }
-    builder
-        .with_container_name(bucket)
-        .with_client_options(client(location, environment))
-        .with_retry(no_retries())
-        .build()
 }

@@ -134,14 +134,14 @@ impl Store {
                 Err(other) => Err(other),
             };
         }
-        let first = match self.backend().read(key, None).await {
+        let first = match self.fetch(key, None).await {
             Ok((_, first)) if first == bytes => return Ok(Found::Same),
             Ok((_, first)) => first,
             Err(Fault::Absent) => return Ok(Found::Nothing),
             Err(other) => return Err(other),
         };
         // A conflict raises an alarm: one damaged answer must not.
-        match self.backend().read(key, None).await? {
+        match self.fetch(key, None).await? {
             (_, second) if second == bytes => Ok(Found::Same),
             (_, second) if second == first => Ok(Found::Other),
             _ => Err(Fault::unknown("two reads gave different bytes")),

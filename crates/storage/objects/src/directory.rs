@@ -108,31 +108,50 @@ impl Directory {
         Ok(())
     }
 
-    /// Every object whose key starts with `prefix`. Own code, for the library's leaves out what it
-    /// cannot read. Names that are no keys are left out: they are staging files or not ours.
+    /// Every object whose key starts with `prefix`. Names that are no keys are left out: they are
+    /// staging files or not ours.
     pub(crate) fn list(&self, prefix: &str) -> Result<Vec<(Key, Stat)>, Fault> {
-        self.files()?;
-        let start = prefix
+        let folder = prefix
             .rsplit_once('/')
             .map(|(folder, _)| folder)
             .unwrap_or_default();
+        let files = self.walk(folder)?.into_iter();
+        let keys = files.filter_map(|(path, stat)| Some((Key::new(path).ok()?, stat)));
+        Ok(keys
+            .filter(|(key, _)| key.as_str().starts_with(prefix))
+            .collect())
+    }
+
+    /// What the library had not yet put in place: `name#1`.
+    pub(crate) fn list_staging(&self) -> Result<Vec<(String, Stat)>, Fault> {
+        let mut files = self.walk("")?;
+        files.retain(|(path, _)| {
+            path.rsplit_once('#')
+                .is_some_and(|(_, number)| number.parse::<u64>().is_ok())
+        });
+        files.sort();
+        Ok(files)
+    }
+
+    /// Every file below `folder`. Own code, for the library's leaves out what it cannot read.
+    fn walk(&self, folder: &str) -> Result<Vec<(String, Stat)>, Fault> {
+        self.files()?;
         let mut found = Vec::new();
-        let mut folders = vec![start.to_owned()];
+        let mut folders = vec![folder.to_owned()];
         while let Some(folder) = folders.pop() {
-            self.list_folder(&folder, &mut folders, &mut found)
+            self.walk_folder(&folder, &mut folders, &mut found)
                 .map_err(Fault::from_io)?;
         }
-        found.retain(|(key, _)| key.as_str().starts_with(prefix));
         // The disk may have gone in between.
         self.files()?;
         Ok(found)
     }
 
-    fn list_folder(
+    fn walk_folder(
         &self,
         folder: &str,
         folders: &mut Vec<String>,
-        found: &mut Vec<(Key, Stat)>,
+        found: &mut Vec<(String, Stat)>,
     ) -> io::Result<()> {
         let Some(entries) = present(std::fs::read_dir(self.root.join(folder)))? else {
             return Ok(());
@@ -148,24 +167,23 @@ impl Directory {
             let Some(name) = entry.file_name().to_str().map(str::to_owned) else {
                 continue;
             };
-            if !is_part(&name) {
-                continue;
-            }
             // What was deleted since is absent; what cannot be read is an error.
             let Some(metadata) = present(std::fs::metadata(entry.path()))? else {
                 continue;
             };
+            // A folder that is no part of a key, such as lost+found, is none of ours.
+            let ours = is_part(&name);
             let path = if folder.is_empty() {
                 name
             } else {
                 format!("{folder}/{name}")
             };
-            if metadata.is_dir() {
+            if metadata.is_dir() && ours {
                 folders.push(path);
-            } else if let Ok(key) = Key::new(path) {
+            } else if metadata.is_file() {
                 let modified = Timestamp::try_from(metadata.modified()?).unwrap_or_default();
                 found.push((
-                    key,
+                    path,
                     Stat {
                         size: metadata.len(),
                         modified,

@@ -2,8 +2,9 @@
 
 use std::error::Error;
 use std::io;
+use std::time::Duration;
 
-use lifeboat_telemetry::Code;
+use lifeboat_telemetry::{Code, duration};
 use object_store::client::{HttpError, HttpErrorKind};
 
 /// Why one attempt did not succeed.
@@ -53,6 +54,11 @@ impl Fault {
             landed: true,
             error: error.into(),
         }
+    }
+
+    /// No answer in time.
+    pub(crate) fn silence(limit: Duration) -> Self {
+        Self::unknown(format!("no answer within {}", duration(limit)))
     }
 
     /// Reads an error of a cloud or of the memory store.

@@ -8,6 +8,7 @@
 
 mod backend;
 mod blocking;
+mod clouds;
 mod create;
 mod directory;
 mod fault;

@@ -19,6 +19,17 @@ impl Store {
         self.list_pages(prefix, Some(after)).await
     }
 
+    /// Half-written files that dead or busy writers left in a directory, by path below the root.
+    /// They are no objects: nothing reads them, and nobody but a person should remove them.
+    pub async fn list_staging(&self) -> Outcome<Vec<(String, Stat)>> {
+        let what = "list staging files";
+        let found = self
+            .attempts()
+            .run(what, 0, || self.backend().list_staging())
+            .await;
+        found.map_err(|ended| ended.or_missing(what, self.name()))
+    }
+
     async fn list_pages(&self, prefix: &str, after: Option<&Key>) -> Outcome<Vec<(Key, Stat)>> {
         let what = format!("list {prefix:?}");
         let mut found = BTreeMap::new();

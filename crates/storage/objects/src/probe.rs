@@ -53,7 +53,7 @@ impl Store {
                 Err(other) => return Err(other),
             }
         }
-        match (winners.as_slice(), self.backend().read(key, None).await) {
+        match (winners.as_slice(), self.fetch(key, None).await) {
             // Racers may disturb each other so that none wins.
             ([], Err(Fault::Absent)) => Err(Fault::unknown("no racer won")),
             ([winner], Ok((_, stored))) => Ok(stored == bytes(*winner)),

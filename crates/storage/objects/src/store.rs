@@ -19,7 +19,7 @@ use crate::{Key, Location, Options};
 pub const MAX_OBJECT: u64 = 64 << 20;
 
 /// What a store tells of an object.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Stat {
     /// Length in bytes.
     pub size: u64,
@@ -71,7 +71,7 @@ impl Store {
         made.map_err(|ended| ended.or_missing("the root", self.name()))
     }
 
-    /// A whole object.
+    /// A whole object. Stores do not check what they send: whoever reads checks the digest.
     pub async fn get(&self, key: &Key) -> Outcome<Bytes> {
         let read = self.read(key, MAX_OBJECT, None).await;
         read.map(|(_, bytes)| bytes)
@@ -121,11 +121,7 @@ impl Store {
             }
             // A HEAD has no body that could say that it is the bucket that is missing, and another
             // path to the answer is better proof than the same one again.
-            match self
-                .backend()
-                .read(key, Some(GetRange::Bounded(0..1)))
-                .await
-            {
+            match self.fetch(key, Some(GetRange::Bounded(0..1))).await {
                 Err(Fault::Absent) => Ok(None),
                 Err(Fault::Final {
                     code: Code::ObjectDamaged,
@@ -166,10 +162,21 @@ impl Store {
         length: u64,
         range: Option<GetRange>,
     ) -> Result<(u64, Bytes), Ended> {
-        let read = || self.backend().read(key, range.clone());
+        let read = || self.fetch(key, range.clone());
         let size = usize::try_from(length).unwrap_or_default();
         self.attempts()
             .run(&format!("read {key}"), size, read)
+            .await
+    }
+
+    /// One attempt to read.
+    pub(crate) async fn fetch(
+        &self,
+        key: &Key,
+        range: Option<GetRange>,
+    ) -> Result<(u64, Bytes), Fault> {
+        self.backend()
+            .read(key, range, self.inner.options.attempt_timeout)
             .await
     }
 

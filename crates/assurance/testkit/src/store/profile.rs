@@ -35,6 +35,8 @@ pub enum Fault {
     Halve,
     /// The condition `If-None-Match` is dropped.
     IgnoreCondition,
+    /// 307 to the store itself, another address than the one that was asked.
+    Redirect,
     /// No answer, ever.
     Silence,
 }

@@ -7,8 +7,10 @@ use bytes::Bytes;
 use futures::stream;
 use http_body_util::{BodyExt, StreamBody};
 use hyper::body::Frame;
-use hyper::header::{CONTENT_LENGTH, ETAG, HeaderMap, HeaderName, HeaderValue, TRANSFER_ENCODING};
-use hyper::{Method, Request, Response, StatusCode};
+use hyper::header::{
+    CONTENT_LENGTH, ETAG, HeaderMap, HeaderName, HeaderValue, LOCATION, TRANSFER_ENCODING,
+};
+use hyper::{Method, Request, Response, StatusCode, Uri};
 
 use super::profile::{Fault, Profile};
 use super::server::refuse;
@@ -60,7 +62,7 @@ struct Relay {
 #[derive(Debug)]
 struct Plan {
     profile: Profile,
-    single: Option<(usize, Fault)>,
+    single: Vec<(usize, Fault)>,
     kinds: Vec<(Kind, Fault)>,
     calls: Vec<Call>,
 }
@@ -71,7 +73,7 @@ impl FaultProxy {
     pub fn start(upstream: &str, profile: Profile, seed: u64) -> Result<Self> {
         let plan = Plan {
             profile,
-            single: None,
+            single: Vec::new(),
             kinds: Vec::new(),
             calls: Vec::new(),
         };
@@ -95,9 +97,9 @@ impl FaultProxy {
         self.relay.plan().profile = profile;
     }
 
-    /// Call number `call`, counted from 0 since the last [`Self::reset`], meets `fault`, once.
+    /// Call number `call`, counted from 0 since the last [`Self::reset`], meets `fault`. Several calls may.
     pub fn fail_call(&self, call: usize, fault: Fault) {
-        self.relay.plan().single = Some((call, fault));
+        self.relay.plan().single.push((call, fault));
     }
 
     /// Every call of this kind meets `fault`.
@@ -110,7 +112,7 @@ impl FaultProxy {
         let mut plan = self.relay.plan();
         *plan = Plan {
             profile: Profile::CALM,
-            single: None,
+            single: Vec::new(),
             kinds: Vec::new(),
             calls: Vec::new(),
         };
@@ -145,6 +147,7 @@ impl Answer for Relay {
             }
             Some(Fault::Deny) => return Ok(refuse(StatusCode::FORBIDDEN, "AccessDenied")),
             Some(Fault::FalseNotFound) => return Ok(refuse(StatusCode::NOT_FOUND, "NoSuchKey")),
+            Some(Fault::Redirect) => return Ok(self.redirect(request.uri())),
             Some(Fault::AcknowledgeOnly) => return Ok(acknowledgement()),
             Some(Fault::Delay(pause)) => tokio::time::sleep(pause).await,
             Some(Fault::Corrupt) if kind == Kind::Put => {
@@ -188,8 +191,9 @@ impl Relay {
         let number = plan.calls.len();
         let single = plan
             .single
-            .filter(|(call, _)| *call == number)
-            .map(|(_, fault)| fault);
+            .iter()
+            .find(|(call, _)| *call == number)
+            .map(|(_, fault)| *fault);
         let by_kind = || {
             plan.kinds
                 .iter()
@@ -204,6 +208,16 @@ impl Relay {
             fault,
         });
         fault
+    }
+
+    fn redirect(&self, uri: &Uri) -> Response<Body> {
+        let mut response = Response::default();
+        *response.status_mut() = StatusCode::TEMPORARY_REDIRECT;
+        let elsewhere = HeaderValue::try_from(format!("{}{uri}", self.upstream));
+        response
+            .headers_mut()
+            .extend(elsewhere.ok().map(|value| (LOCATION, value)));
+        response
     }
 
     async fn forward(

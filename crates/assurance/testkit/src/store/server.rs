@@ -130,6 +130,9 @@ impl Shelf {
         if signed.is_some_and(|sent| sent != hex::encode(sha256)) {
             return refuse(StatusCode::BAD_REQUEST, "XAmzContentSHA256Mismatch");
         }
+        if signed.is_some() && checksum.is_none() {
+            return refuse(StatusCode::BAD_REQUEST, "ChecksumRequired");
+        }
         let mut objects = lock(&self.objects);
         let asked = header(headers, "if-none-match") == Some("*")
             || header(headers, "x-goog-if-generation-match") == Some("0");

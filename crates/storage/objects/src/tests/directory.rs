@@ -110,6 +110,14 @@ async fn staging_files_and_foreign_names_are_not_listed() {
             .collect::<Vec<_>>(),
         ["packs/a"]
     );
+    let staging = store.list_staging().await.unwrap();
+    assert_eq!(
+        staging
+            .iter()
+            .map(|(path, _)| path.as_str())
+            .collect::<Vec<_>>(),
+        ["packs/b#1"]
+    );
     // A dead writer's staging file does not keep the next one from creating.
     store
         .create(&key("packs/b"), Bytes::from_static(b"whole"))

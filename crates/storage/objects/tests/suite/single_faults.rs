@@ -206,3 +206,24 @@ async fn an_acknowledged_object_that_is_lost_is_reported() {
         .unwrap_err();
     assert_eq!(failure.code(), Code::ObjectDamaged, "{failure}");
 }
+
+#[tokio::test]
+async fn no_redirect_is_followed() {
+    let bench = Bench::new(1);
+    for kind in [Kind::Put, Kind::Get] {
+        bench.proxy.fail_kind(kind, Fault::Redirect);
+    }
+    bench.server.plant("repository/a", "elsewhere");
+    let failures = [
+        bench.store.create(&key("b"), bytes("x")).await.unwrap_err(),
+        bench.store.get(&key("a")).await.unwrap_err(),
+    ];
+    for failure in failures {
+        assert_eq!(failure.code(), Code::StoreUnavailable, "{failure}");
+        assert!(
+            failure.hint_text().unwrap().contains("region"),
+            "{failure:?}"
+        );
+    }
+    assert_eq!(bench.server.objects().len(), 1);
+}

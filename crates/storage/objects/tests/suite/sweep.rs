@@ -4,6 +4,7 @@
 use std::collections::BTreeMap;
 
 use bytes::Bytes;
+use lifeboat_environment::{Random, SeededRandom};
 use lifeboat_objects::{Options, Store};
 use lifeboat_telemetry::{Code, Outcome};
 use lifeboat_testkit::store::Fault;
@@ -35,6 +36,17 @@ async fn script(store: &Store) -> Outcome<Vec<String>> {
     Ok(names.chain([read]).collect())
 }
 
+/// Faults after which another attempt works.
+const PASSING: [Fault; 7] = [
+    Fault::Error,
+    Fault::ErrorAfterwards,
+    Fault::Throttle,
+    Fault::Reset,
+    Fault::LostReply,
+    Fault::BrokenReply,
+    Fault::FalseNotFound,
+];
+
 struct Reference {
     calls: usize,
     said: Vec<String>,
@@ -54,20 +66,18 @@ async fn reference() -> Reference {
 }
 
 /// Whether the disturbed run succeeded.
-async fn disturbed(reference: &Reference, call: usize, fault: Fault, options: Options) -> bool {
+async fn disturbed(reference: &Reference, faults: &[(usize, Fault)], options: Options) -> bool {
     let bench = Bench::with(1, options);
-    bench.proxy.fail_call(call, fault);
+    for (call, fault) in faults {
+        bench.proxy.fail_call(*call, *fault);
+    }
     let said = script(&bench.store).await;
     let hit = bench.proxy.calls().iter().any(|call| call.fault.is_some());
-    assert!(hit, "call {call} was never made");
+    assert!(hit, "{faults:?}: no such call");
     let succeeded = match said {
         Ok(said) => {
-            assert_eq!(said, reference.said, "{fault:?} at call {call}");
-            assert_eq!(
-                bench.server.objects(),
-                reference.objects,
-                "{fault:?} at call {call}"
-            );
+            assert_eq!(said, reference.said, "{faults:?}");
+            assert_eq!(bench.server.objects(), reference.objects, "{faults:?}");
             true
         }
         Err(failure) => {
@@ -81,22 +91,19 @@ async fn disturbed(reference: &Reference, call: usize, fault: Fault, options: Op
                         | Code::ObjectDamaged
                         | Code::ObjectConflict
                 ),
-                "{fault:?} at call {call}: {failure}"
+                "{faults:?}: {failure}"
             );
-            assert!(
-                failure.hint_text().is_some(),
-                "{fault:?} at call {call}: {failure}"
-            );
+            assert!(failure.hint_text().is_some(), "{faults:?}: {failure}");
             false
         }
     };
     bench.proxy.reset();
     let again = script(&bench.store).await.expect("a calm rerun failed");
-    assert_eq!(again, reference.said, "{fault:?} at call {call}: the rerun");
+    assert_eq!(again, reference.said, "{faults:?}: the rerun");
     assert_eq!(
         bench.server.objects(),
         reference.objects,
-        "{fault:?} at call {call}: the rerun"
+        "{faults:?}: the rerun"
     );
     succeeded
 }
@@ -104,17 +111,9 @@ async fn disturbed(reference: &Reference, call: usize, fault: Fault, options: Op
 #[tokio::test]
 async fn a_fault_that_passes_is_overcome_wherever_it_strikes() {
     let reference = reference().await;
-    for fault in [
-        Fault::Error,
-        Fault::ErrorAfterwards,
-        Fault::Throttle,
-        Fault::Reset,
-        Fault::LostReply,
-        Fault::BrokenReply,
-        Fault::FalseNotFound,
-    ] {
+    for fault in PASSING {
         for call in 0..reference.calls {
-            let overcome = disturbed(&reference, call, fault, options()).await;
+            let overcome = disturbed(&reference, &[(call, fault)], options()).await;
             assert!(overcome, "{fault:?} at call {call} was not overcome");
         }
     }
@@ -135,8 +134,29 @@ async fn without_a_second_attempt_every_fault_is_loud() {
         Fault::Deny,
     ] {
         for call in 0..reference.calls {
-            let survived = disturbed(&reference, call, fault, once).await;
+            let survived = disturbed(&reference, &[(call, fault)], once).await;
             assert!(!survived, "{fault:?} at call {call} went unnoticed");
         }
+    }
+}
+
+#[tokio::test]
+async fn two_faults_are_overcome_too() {
+    let reference = reference().await;
+    let random = SeededRandom::new(5);
+    let draw = |below: usize| usize::try_from(random.next_u64()).unwrap() % below;
+    for _ in 0..100 {
+        let faults = [0, 1].map(|_| (draw(reference.calls), PASSING[draw(PASSING.len())]));
+        // The same lie told twice is believed: that is what "two looks" means.
+        if faults
+            .iter()
+            .all(|(_, fault)| *fault == Fault::FalseNotFound)
+        {
+            continue;
+        }
+        assert!(
+            disturbed(&reference, &faults, options()).await,
+            "{faults:?} were not overcome"
+        );
     }
 }
