@@ -1,0 +1,42 @@
+//! Small local files, written in one step.
+
+use std::ffi::OsString;
+use std::fs::{File, OpenOptions};
+use std::io::Write;
+use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
+use std::path::Path;
+
+use lifeboat_telemetry::{Code, Failure, Outcome};
+
+/// Writes a file beside its place, syncs it, renames it and syncs the folder. It has mode 0600
+/// and belongs to the owner of the folder, whoever runs this.
+pub(crate) fn write(path: &Path, bytes: &[u8]) -> Outcome<()> {
+    let attempt = || -> std::io::Result<()> {
+        let folder = path.parent().unwrap_or(Path::new("/"));
+        let owner = std::fs::metadata(folder)?;
+        let staged = beside(path, ".new");
+        let mut file = OpenOptions::new()
+            .write(true)
+            .create(true)
+            .truncate(true)
+            .mode(0o600)
+            .open(&staged)?;
+        file.write_all(bytes)?;
+        if file.metadata()?.uid() != owner.uid() {
+            std::os::unix::fs::fchown(&file, Some(owner.uid()), Some(owner.gid()))?;
+        }
+        file.sync_all()?;
+        std::fs::rename(&staged, path)?;
+        File::open(folder)?.sync_all()
+    };
+    attempt().map_err(|error| {
+        Failure::new(Code::LocalFile, format!("cannot write {}", path.display())).because(error)
+    })
+}
+
+/// The path with something appended to its last part.
+pub(crate) fn beside(path: &Path, suffix: &str) -> std::path::PathBuf {
+    let mut name: OsString = path.as_os_str().to_owned();
+    name.push(suffix);
+    name.into()
+}

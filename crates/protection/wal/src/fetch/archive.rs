@@ -1,0 +1,230 @@
+//! Reading WAL files out of repositories, the planned one first.
+
+use std::fs::File;
+use std::io::Write;
+use std::os::unix::fs::FileExt;
+use std::sync::OnceLock;
+use std::time::Duration;
+
+use bytes::Bytes;
+use lifeboat_cluster::wal::{History, identify_segment};
+use lifeboat_environment::Environment;
+use lifeboat_model::{SegmentName, SegmentSize, WalFileName};
+use lifeboat_objects::{Blocking, Key, Options, Store};
+use lifeboat_repository::ids::Digest;
+use lifeboat_repository::keys::WalReadKey;
+use lifeboat_repository::layout;
+use lifeboat_repository::object::{Header, ObjectType};
+use lifeboat_repository::wal_file::{PART_BYTES, Parts, decode};
+use lifeboat_telemetry::{Code, Failure, Outcome};
+
+use super::absence::{self, Verdict};
+use crate::plan::RecoveryPlan;
+
+/// Short, for the next attempt or the next region may do better.
+const ATTEMPT_TIMEOUT: Duration = Duration::from_secs(5);
+const ATTEMPTS: u32 = 3;
+
+/// The archive of a plan.
+pub(crate) struct Archive<'a> {
+    environment: &'a Environment,
+    plan: &'a RecoveryPlan,
+    blocking: Blocking,
+    /// The planned region's first.
+    stores: Vec<(String, Store)>,
+    /// Loaded only when there is something to open: absence is proved without it.
+    key: OnceLock<WalReadKey>,
+    /// The moment, as `Clock::elapsed` counts, at which all must be done.
+    end: Duration,
+}
+
+/// How an attempt ended.
+pub(crate) enum Attempt {
+    /// The file was written; it came from this region.
+    Written(String),
+    /// It is proved absent.
+    Absent(String),
+}
+
+impl<'a> Archive<'a> {
+    pub(crate) fn open(
+        environment: &'a Environment,
+        plan: &'a RecoveryPlan,
+        end: Duration,
+    ) -> Outcome<Self> {
+        let left = end.saturating_sub(environment.clock().elapsed());
+        let options = Options {
+            attempt_timeout: ATTEMPT_TIMEOUT.min(left),
+            deadline: (ATTEMPT_TIMEOUT * 2).min(left),
+            attempts: ATTEMPTS,
+            ..Options::default()
+        };
+        let stores = plan.stores(environment, &options)?;
+        let (blocking, key) = (Blocking::new()?, OnceLock::new());
+        Ok(Self { environment, plan, blocking, stores, key, end })
+    }
+
+    /// Writes `name` into `file`, from the first region that gives it whole and right.
+    pub(crate) fn attempt(&self, name: WalFileName, file: &mut File) -> Outcome<Attempt> {
+        let (region, planned) = self.planned()?;
+        let mut trouble = match self.copy(planned, name, file) {
+            Ok(()) => return Ok(Attempt::Written(region.clone())),
+            // Only the planned repository can prove that a file does not exist.
+            Err(failure) if failure.code() == Code::ObjectMissing => {
+                match self.wait(absence::judge(self.plan, planned, name))? {
+                    Verdict::Absent(reason) => return Ok(Attempt::Absent(reason)),
+                    Verdict::Gap(failure) => failure,
+                }
+            }
+            Err(failure) => failure,
+        };
+        for (region, store) in self.stores.iter().skip(1) {
+            match self.copy(store, name, file) {
+                Ok(()) => return Ok(Attempt::Written(region.clone())),
+                Err(failure) => trouble = trouble.detail(format!("{region}: {failure}")),
+            }
+        }
+        Err(trouble)
+    }
+
+    /// Writes a file as one repository has it.
+    fn copy(&self, store: &Store, name: WalFileName, file: &mut File) -> Outcome<()> {
+        let key = layout::wal(self.plan.stream, &name.to_string())?;
+        let bytes = self.wait(store.get(&key))?;
+        self.environment.failpoints().hit("fetch.read")?;
+        let kind = Header::decode(&bytes).map_err(|failure| failure.within(&key))?.kind;
+        let expected = match name {
+            WalFileName::Segment(_) | WalFileName::Partial(_) => ObjectType::Segment,
+            WalFileName::History(_) | WalFileName::Backup { .. } => ObjectType::History,
+        };
+        let in_parts = kind == ObjectType::SegmentHead && expected == ObjectType::Segment;
+        let object = if in_parts { kind } else { expected };
+        let plain = self.open_object(object, &key, &bytes)?;
+        drop(bytes);
+        restart(file)?;
+        if in_parts {
+            self.copy_parts(store, name, &key, &plain, file)?;
+        } else {
+            write(file, &plain)?;
+        }
+        self.verify(name, file)
+    }
+
+    fn copy_parts(
+        &self,
+        store: &Store,
+        name: WalFileName,
+        key: &Key,
+        list: &[u8],
+        file: &mut File,
+    ) -> Outcome<()> {
+        let damaged = |why: &str| {
+            Failure::new(Code::ObjectDamaged, format!("{key} is damaged: {why}"))
+        };
+        let list: Parts = serde_json::from_slice(list).map_err(|_| damaged("no list of parts"))?;
+        if list.parts.len() as u64 != self.plan.wal_segment_bytes.div_ceil(PART_BYTES as u64) {
+            return Err(damaged("it names too few or too many parts"));
+        }
+        for (number, digest) in (0..).zip(&list.parts) {
+            let part = layout::wal_part(self.plan.stream, &name.to_string(), number)?;
+            let bytes = match self.wait(store.get(&part)) {
+                // The head is there, so the segment exists: this is damage, not absence.
+                Err(failure) if failure.code() == Code::ObjectMissing => {
+                    return Err(damaged(&format!("{part} is missing")));
+                }
+                bytes => bytes?,
+            };
+            if Digest::of(&bytes) != *digest {
+                return Err(damaged(&format!("{part} is not the part that it names")));
+            }
+            write(file, &self.open_object(ObjectType::SegmentPart, &part, &bytes)?)?;
+        }
+        Ok(())
+    }
+
+    fn open_object(&self, kind: ObjectType, key: &Key, bytes: &Bytes) -> Outcome<Vec<u8>> {
+        let WalReadKey { keys, read_key } = match self.key.get() {
+            Some(key) => key,
+            None => {
+                let loaded = WalReadKey::load(&self.plan.read_key_file)?;
+                self.key.get_or_init(|| loaded)
+            }
+        };
+        if keys.vault().id != self.plan.vault || keys.stream() != self.plan.stream {
+            let shown = self.plan.read_key_file.display();
+            let message = format!("the WAL-read key {shown} is of another vault or database");
+            return Err(Failure::new(Code::KeyUnavailable, message)
+                .hint("It belongs to another restore: run this one again."));
+        }
+        decode(keys, read_key, kind, key, bytes).map(|(_, plain)| plain)
+    }
+
+    /// The last look before PostgreSQL gets the file.
+    fn verify(&self, name: WalFileName, file: &File) -> Outcome<()> {
+        match name {
+            WalFileName::Segment(segment) | WalFileName::Partial(segment) => {
+                check_segment(self.plan, segment, file)
+            }
+            WalFileName::History(timeline) => {
+                let length = file.metadata().map_err(unwritable)?.len();
+                let mut content = vec![0; usize::try_from(length).unwrap_or_default()];
+                file.read_exact_at(&mut content, 0).map_err(unwritable)?;
+                let parsed = History::parse(timeline, &content);
+                parsed.map(drop).map_err(|error| error.at(name))
+            }
+            WalFileName::Backup { .. } => Ok(()),
+        }
+    }
+
+    fn wait<T>(&self, work: impl Future<Output = Outcome<T>>) -> Outcome<T> {
+        let left = self.end.saturating_sub(self.environment.clock().elapsed());
+        let timed = self.blocking.run(async { tokio::time::timeout(left, work).await });
+        timed.unwrap_or_else(|_| {
+            Err(Failure::new(Code::DeadlineExceeded, "the archive did not answer in time")
+                .hint("See whether the repository can be reached; `--deadline` allows more time."))
+        })
+    }
+
+    /// Writes a file as the planned region has it, for what may wait if that fails.
+    pub(crate) fn copy_planned(&self, name: WalFileName, file: &mut File) -> Outcome<()> {
+        let (_, planned) = self.planned()?;
+        self.copy(planned, name, file)
+    }
+
+    fn planned(&self) -> Outcome<&(String, Store)> {
+        let first = self.stores.first();
+        first.ok_or_else(|| Failure::new(Code::Internal, "a plan without repositories"))
+    }
+}
+
+/// Checks that a file holds the segment that its name promises, of this plan's cluster.
+pub(crate) fn check_segment(plan: &RecoveryPlan, name: SegmentName, file: &File) -> Outcome<()> {
+    let mut first = [0; 64];
+    let read = file.read_at(&mut first, 0).map_err(unwritable)?;
+    let found = identify_segment(first.get(..read).unwrap_or_default(), name)
+        .map_err(|error| error.at(name))?;
+    if found.system != plan.system_identifier {
+        let message = format!("{name} is of cluster {}", found.system);
+        return Err(Failure::new(Code::ClusterMismatch, message));
+    }
+    let size: SegmentSize = plan.segment_size()?;
+    if found.segment_size != size {
+        let message = format!("{name} is of a cluster with other segments than {}", size.bytes());
+        return Err(Failure::new(Code::WalInvalid, message));
+    }
+    let length = file.metadata().map_err(unwritable)?.len();
+    found.check_length(length).map_err(|error| error.at(name))
+}
+
+fn restart(file: &mut File) -> Outcome<()> {
+    use std::io::Seek;
+    file.set_len(0).and_then(|()| file.rewind()).map_err(unwritable)
+}
+
+fn write(file: &mut File, bytes: &[u8]) -> Outcome<()> {
+    file.write_all(bytes).map_err(unwritable)
+}
+
+fn unwritable(error: std::io::Error) -> Failure {
+    Failure::new(Code::LocalFile, "cannot write the fetched file").because(error)
+}
