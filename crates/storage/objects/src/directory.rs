@@ -219,13 +219,8 @@ fn present<T>(result: io::Result<T>) -> io::Result<Option<T>> {
 /// Makes `path` and what lacks between `base` and it, each durable before the next. Never `base`:
 /// a root that has gone in between is not made again.
 fn make_directories(base: &Path, path: &Path) -> io::Result<()> {
-    if path.is_dir() {
-        return Ok(());
-    }
-    let missing: Vec<&Path> = path
-        .ancestors()
-        .take_while(|place| *place != base)
-        .collect();
+    let lacks = |place: &&Path| *place != base && !place.is_dir();
+    let missing: Vec<&Path> = path.ancestors().take_while(lacks).collect();
     for place in missing.into_iter().rev() {
         match DirBuilder::new().mode(DIRECTORY_MODE).create(place) {
             Err(error) if error.kind() != io::ErrorKind::AlreadyExists => return Err(error),

@@ -52,6 +52,32 @@ fn threads_without_a_runtime_reach_the_store() {
     assert_eq!(blocking.run(store.list("objects/")).unwrap().len(), 4);
 }
 
+#[tokio::test]
+async fn operations_run_as_tasks_beside_each_other() {
+    let store = store("memory:///tasks");
+    let mut tasks = tokio::task::JoinSet::new();
+    for number in 0..8 {
+        let store = store.clone();
+        tasks.spawn(async move {
+            let name = key(&format!("tasks/{number}"));
+            store
+                .create_verified(&name, Bytes::from_static(b"0123"))
+                .await?;
+            store.stat(&name).await?;
+            store.get_range(&name, 0..2).await?;
+            store.get_tail(&name, 2).await?;
+            store.probe("probe/").await?;
+            store.list_after("tasks/", &name).await?;
+            store.list_staging().await?;
+            store.delete(&name).await
+        });
+    }
+    while let Some(ended) = tasks.join_next().await {
+        ended.unwrap().unwrap();
+    }
+    assert_eq!(store.list("").await.unwrap(), []);
+}
+
 #[test]
 fn an_object_above_the_limit_is_refused_before_it_travels() {
     let store = store("memory:///large");
