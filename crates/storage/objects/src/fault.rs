@@ -45,6 +45,7 @@ const NO_BUCKET: [&str; 4] = [
 const EXPIRED: [&str; 3] = ["ExpiredToken", "InvalidToken", "TokenRefreshRequired"];
 /// How the crate says that a range starts behind the object's end, where no HTTP status does.
 const BEYOND_THE_END: &str = "but object was only";
+const EPERM: i32 = 1;
 const METADATA_SERVICE: &str = "169.254.169.254";
 
 impl Fault {
@@ -84,8 +85,13 @@ impl Fault {
         match &error {
             object_store::Error::NotFound { .. } => Self::Absent,
             object_store::Error::AlreadyExists { .. } => Self::Exists,
-            _ => match find::<io::Error>(&error).map(io::Error::kind) {
-                Some(kind) => Self::from_kind(kind, error),
+            _ => match find::<io::Error>(&error) {
+                Some(io) if lacks_links(io, &error) => Self::Final {
+                    code: Code::StoreUnfit,
+                    error: error.into(),
+                    hint: "The file system of {store} has no hard links: use another one.",
+                },
+                Some(io) => Self::from_kind(io.kind(), error),
                 None => from_transport(&chain(&error), error),
             },
         }
@@ -115,6 +121,12 @@ impl Fault {
             _ => Self::unknown(error),
         }
     }
+}
+
+/// Whether the last step of a put failed as `link` does where there are no hard links.
+fn lacks_links(io: &io::Error, error: &object_store::Error) -> bool {
+    let unsupported = io.kind() == io::ErrorKind::Unsupported || io.raw_os_error() == Some(EPERM);
+    unsupported && chain(error).contains("Unable to rename file")
 }
 
 fn not_found(text: &str, error: object_store::Error) -> Fault {

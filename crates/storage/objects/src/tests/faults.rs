@@ -44,6 +44,38 @@ fn operating_system_errors_have_meanings() {
     }
 }
 
+/// As the crate wraps what `link` says; its own type is private.
+#[derive(Debug)]
+struct Unlinked(io::Error);
+
+impl std::fmt::Display for Unlinked {
+    fn fmt(&self, formatter: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(formatter, "Unable to rename file: {}", self.0)
+    }
+}
+
+impl std::error::Error for Unlinked {
+    fn source(&self) -> Option<&(dyn std::error::Error + 'static)> {
+        Some(&self.0)
+    }
+}
+
+#[test]
+fn a_file_system_without_hard_links_is_not_fit() {
+    for (errno, meaning) in [(1, "StoreUnfit"), (95, "StoreUnfit"), (13, "StoreDenied")] {
+        let source = Box::new(Unlinked(io::Error::from_raw_os_error(errno)));
+        let error = object_store::Error::Generic {
+            store: "LocalFileSystem",
+            source,
+        };
+        assert_eq!(
+            kind(&Fault::from_directory(error)),
+            meaning,
+            "errno {errno}"
+        );
+    }
+}
+
 #[test]
 fn http_answers_have_meanings() {
     for (said, meaning) in [
