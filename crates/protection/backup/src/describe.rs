@@ -2,7 +2,8 @@
 
 use lifeboat_cluster::ControlFile;
 use lifeboat_cluster::files::Listing;
-use lifeboat_repository::manifest::{ClusterFacts, Tablespace};
+use lifeboat_model::{Lsn, SegmentName, SegmentSize};
+use lifeboat_repository::manifest::{ClusterFacts, Tablespace, WalSpan};
 use lifeboat_telemetry::{Code, Failure, Outcome};
 
 use crate::run::{BackupContext, BackupRequest};
@@ -45,4 +46,16 @@ pub fn tablespaces(listing: &Listing) -> Outcome<Vec<Tablespace>> {
         })
     });
     named.collect()
+}
+
+/// Names of the first and the last segment of a span.
+pub fn wal_names(wal: &WalSpan, segment_bytes: u32) -> Outcome<[String; 2]> {
+    let size = SegmentSize::new(u64::from(segment_bytes)).ok_or_else(|| {
+        Failure::new(
+            Code::Internal,
+            format!("a WAL segment of {segment_bytes} bytes"),
+        )
+    })?;
+    let last = Lsn(wal.stop.0.saturating_sub(1).max(wal.start.0));
+    Ok([wal.start, last].map(|lsn| SegmentName::from_lsn(wal.timeline, lsn, size).to_string()))
 }

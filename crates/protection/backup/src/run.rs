@@ -312,6 +312,7 @@ fn write_manifest(
         predecessor,
         committed_at: context.environment.clock().now(),
         object_table,
+        wal: describe::wal_names(&description.wal, description.cluster.wal_segment_bytes)?,
         sealed: String::new(),
     };
     let signer = context.writer.signing()?;

@@ -43,7 +43,7 @@ impl Access<'_> {
     pub fn store(&self, region: &RegionName) -> Outcome<Store> {
         let settings = &self.spec.region(region)?.repository;
         let location = location(settings, self.environment)?;
-        Store::open(&location, self.environment, self.options.clone())
+        Store::open(&location, self.environment, self.options)
             .map_err(|failure| failure.within(format!("region {region}")))
     }
 

@@ -6,6 +6,7 @@
 
 pub mod access;
 pub mod binding;
+pub mod check;
 pub mod create;
 pub mod crypt;
 mod cursor;
@@ -21,3 +22,6 @@ pub mod repository;
 pub mod session;
 pub mod tree;
 pub mod wal_file;
+
+#[cfg(test)]
+mod tests;

@@ -31,6 +31,8 @@ pub struct ManifestBody {
     pub committed_at: Timestamp,
     /// Pages of the object table.
     pub object_table: Vec<Digest>,
+    /// Names of the first and the last WAL segment that the backup cannot do without.
+    pub wal: [String; 2],
     /// The description, sealed, base64.
     pub sealed: String,
 }

@@ -196,17 +196,22 @@ impl Repository {
         )
     }
 
-    /// Public keys of all writers that the root certified.
-    pub async fn certified_writers(&self) -> Outcome<BTreeSet<[u8; 32]>> {
-        let mut writers = BTreeSet::new();
+    /// Certificates of all writers, in the order of their issue; each signed by the root.
+    pub async fn certificates(&self) -> Outcome<Vec<CertificateBody>> {
+        let mut certificates = Vec::new();
         for (key, _) in self.store.list("keys/writer-").await? {
             let bytes = self.store.get(&key).await?;
             let named = decode_named(ObjectType::Certificate, &key, &bytes)?;
             self.check_root(&key, named.signer)?;
-            let body: CertificateBody = parse(&key, &named.body)?;
-            writers.insert(body.public_key.0);
+            certificates.push(parse(&key, &named.body)?);
         }
-        Ok(writers)
+        Ok(certificates)
+    }
+
+    /// Public keys of all writers that the root certified.
+    pub async fn certified_writers(&self) -> Outcome<BTreeSet<[u8; 32]>> {
+        let certificates = self.certificates().await?;
+        Ok(certificates.into_iter().map(|certificate| certificate.public_key.0).collect())
     }
 
     /// The newest binding of a database.

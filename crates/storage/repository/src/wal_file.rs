@@ -230,6 +230,17 @@ pub fn decode_digest(
     Ok((header.kind, cursor.array()?))
 }
 
+/// The plain size of a segment from its first bytes; `None` for other objects. Needs no key.
+pub fn plain_bytes(bytes: &[u8]) -> Option<u64> {
+    let header = crate::object::Header::decode(bytes).ok()?;
+    let mut cursor = Cursor::new(bytes, "a WAL object");
+    cursor.take(crate::object::HEADER_BYTES).ok()?;
+    let name_bytes = cursor.u16().ok()? as usize;
+    cursor.take(1 + name_bytes).ok()?;
+    let plain_bytes = cursor.u64().ok()?;
+    (header.kind == ObjectType::Segment).then_some(plain_bytes)
+}
+
 /// Checks, opens and decompresses a WAL object.
 pub fn decode(
     keys: &StreamKeys,

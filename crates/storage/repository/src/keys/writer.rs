@@ -218,7 +218,7 @@ pub fn write_secret_file(path: &Path, bytes: &[u8]) -> Outcome<()> {
         let folder = path
             .parent()
             .filter(|folder| !folder.as_os_str().is_empty());
-        let folder = folder.unwrap_or(Path::new("."));
+        let folder = folder.unwrap_or_else(|| Path::new("."));
         std::fs::create_dir_all(folder)?;
         let mut staged = path.as_os_str().to_owned();
         staged.push(format!(".{}.new", std::process::id()));

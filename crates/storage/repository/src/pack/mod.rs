@@ -89,7 +89,8 @@ impl FrameEntry {
         } else {
             0
         };
-        out.push(u8::from(self.compressed) * FLAG_COMPRESSED | odd);
+        let compressed = if self.compressed { FLAG_COMPRESSED } else { 0 };
+        out.push(compressed | odd);
         for length in self.odd_slots.iter().flatten() {
             out.extend_from_slice(&length.to_le_bytes());
         }
@@ -141,6 +142,3 @@ fn frame_position(frame: u32, plain_bytes: u32, compressed: bool) -> [u8; 9] {
     position[8] = u8::from(compressed);
     position
 }
-
-#[cfg(test)]
-mod tests;

@@ -7,6 +7,3 @@ mod object_table;
 pub use file_table::{Content, FileEntry, FileKind, FileTablePage, LeafRef, Root};
 pub use map::{LEAF_PAGES, Leaf, MapObject, Run};
 pub use object_table::{ObjectEntry, ObjectTable};
-
-#[cfg(test)]
-mod tests;

@@ -1,0 +1,7 @@
+//! Tests of the whole format on a small repository that a seed makes.
+
+mod bytes;
+mod damage;
+mod golden;
+mod keys;
+mod sample;
