@@ -3,12 +3,14 @@
 //! [`push`] is archive_command, [`fetch`] restore_command; [`status`] says what can be recovered,
 //! from objects alone. [`incarnation`] keeps copies of a cluster out of its archive.
 
+mod archived;
 mod durable;
 pub mod fetch;
 pub mod incarnation;
 pub mod plan;
 pub mod push;
 
+pub use archived::{Needed, wait_until_archived};
 pub use lifeboat_repository::keys::WalReadKey;
 
 #[cfg(test)]
