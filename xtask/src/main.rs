@@ -1,5 +1,6 @@
 //! Project tasks in Rust instead of shell: `cargo xtask --help`.
 
+mod bench;
 mod install;
 mod schema;
 mod test;
@@ -28,6 +29,8 @@ enum Task {
         #[arg(last = true)]
         nextest: Vec<String>,
     },
+    /// Measure Lifeboat beside pgBackRest on the same data.
+    Bench(bench::Options),
     /// Check the house rules that compilers do not know.
     Tidy,
     /// Write the committed files that are generated from code.
@@ -48,6 +51,7 @@ fn run(task: &Task) -> Result<()> {
     match task {
         Task::Install => install::run(),
         Task::Test { nextest } => test::run(root(), nextest),
+        Task::Bench(options) => bench::run(root(), options),
         Task::Tidy => tidy::run(root()),
         Task::Schema => schema::write(root()),
     }
