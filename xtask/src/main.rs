@@ -33,7 +33,7 @@ enum Task {
     Bench(bench::Options),
     /// Check the house rules that compilers do not know.
     Tidy,
-    /// Write the committed files that are generated from code.
+    /// Write the files that are made from code: the JSON Schema of the spec, the list of errors.
     Schema,
 }
 

@@ -29,8 +29,12 @@ pub fn check(root: &Path) -> Result<()> {
     Ok(())
 }
 
-fn generated() -> Result<[(&'static str, String); 1]> {
-    Ok([("docs/errors.md", errors()?)])
+fn generated() -> Result<[(&'static str, String); 2]> {
+    let spec = lifeboat_model::schema_json();
+    Ok([
+        ("docs/schema/lifeboat.schema.json", spec),
+        ("docs/errors.md", errors()?),
+    ])
 }
 
 /// Every code with its page.
