@@ -1,0 +1,4 @@
+mod fetch;
+mod incarnation;
+mod push;
+mod world;
