@@ -19,7 +19,7 @@ pub fn run(root: &Path, nextest: &[String]) -> Result<()> {
     // Scenarios run the binary itself.
     report.part("build", || cargo("build --locked"));
     report.part("tidy", || tidy::run(root));
-    report.part("format", || cargo("fmt --all --check"));
+    report.part("format", || cargo("fmt --all -- --check -l"));
     report.part("clippy", || {
         cargo("clippy --quiet --locked --workspace --all-targets -- --deny warnings")
     });
