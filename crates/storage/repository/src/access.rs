@@ -1,5 +1,6 @@
 //! From the spec to open repositories and keys: what every command does first.
 
+use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 
 use lifeboat_environment::Environment;
@@ -49,7 +50,13 @@ impl Access<'_> {
 
     /// Opens every repository that answers.
     pub fn regions(&self) -> Outcome<Regions> {
-        let names = self.region_names();
+        self.regions_except(&BTreeSet::new())
+    }
+
+    /// As [`Self::regions`], without those named.
+    pub fn regions_except(&self, left_out: &BTreeSet<String>) -> Outcome<Regions> {
+        let mut names = self.region_names();
+        names.retain(|name| !left_out.contains(name.as_str()));
         let opened = self.blocking.run(futures::future::join_all(
             names
                 .iter()
@@ -119,11 +126,7 @@ impl Access<'_> {
 
     /// Where the writer key of this host lies.
     pub fn writer_path(&self) -> PathBuf {
-        let named = match &self.spec.encryption {
-            Encryption::Slots(slots) => slots.writer.as_ref().and_then(|secret| secret.file()),
-            Encryption::None => None,
-        };
-        named.map_or_else(|| self.state.join("writer.key"), Path::to_owned)
+        writer_path(self.spec, self.state)
     }
 
     /// The writer key of this host, checked against the vault.
@@ -168,6 +171,15 @@ impl Access<'_> {
         writer.save(&self.writer_path())?;
         Ok((writer, stream))
     }
+}
+
+/// Where the writer key of this host lies: where the spec says, else in the state directory.
+pub fn writer_path(spec: &Spec, state: &Path) -> PathBuf {
+    let named = match &spec.encryption {
+        Encryption::Slots(slots) => slots.writer.as_ref().and_then(|secret| secret.file()),
+        Encryption::None => None,
+    };
+    named.map_or_else(|| state.join("writer.key"), Path::to_owned)
 }
 
 /// Where a repository lies, with every reference of the spec resolved.

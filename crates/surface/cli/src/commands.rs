@@ -1,21 +1,41 @@
 //! The command tree: one file a command, folders as the commands nest.
 
+pub mod backup;
+pub mod backups;
+pub mod check;
 pub mod completions;
 pub mod explain;
 pub mod init;
+pub mod key;
+pub mod repo;
 pub mod schema;
+pub mod wal;
 
 use clap::Subcommand;
 use lifeboat_telemetry::Outcome;
 
 use crate::context::Context;
 use crate::output::{Output, Report};
+use backups::Backups;
+use key::Key;
+use repo::Repo;
+use wal::Wal;
 
 /// The commands.
 #[derive(Debug, Subcommand)]
 pub enum Command {
     Init(init::Args),
+    Check(check::Args),
     Explain(explain::Args),
+    #[command(subcommand)]
+    Repo(Repo),
+    #[command(subcommand)]
+    Key(Key),
+    Backup(backup::Args),
+    #[command(subcommand)]
+    Backups(Backups),
+    #[command(subcommand)]
+    Wal(Wal),
     Schema(schema::Args),
     Completions(completions::Args),
 }
@@ -24,8 +44,21 @@ pub enum Command {
 pub fn run(command: Command, context: &Context, output: Output) -> Outcome<u8> {
     match command {
         Command::Init(args) => print(output, init::run(&args, context)),
+        Command::Check(args) => print(output, check::run(&args, context)),
         Command::Explain(args) => print(output, explain::run(&args)),
-        Command::Schema(schema::Args {}) => print(output, schema::run()),
+        Command::Repo(Repo::Create(_)) => print(output, repo::create::run(context)),
+        Command::Repo(Repo::Check(args)) => print(output, repo::check::run(&args, context)),
+        Command::Key(Key::Enroll(args)) => print(output, key::enroll::run(&args, context)),
+        Command::Key(Key::Add(args)) => print(output, key::add::run(&args, context)),
+        Command::Key(Key::List(_)) => print(output, key::list::run(context)),
+        Command::Key(Key::Remove(args)) => print(output, key::remove::run(&args, context)),
+        Command::Backup(args) => print(output, backup::run(&args, context)),
+        Command::Backups(Backups::List(args)) => print(output, backups::list::run(&args, context)),
+        Command::Backups(Backups::Show(args)) => print(output, backups::show::run(&args, context)),
+        Command::Wal(Wal::Push(args)) => print(output, wal::push::run(&args, context)),
+        Command::Wal(Wal::Fetch(args)) => print(output, wal::fetch::run(&args, context)),
+        Command::Wal(Wal::Prefetch(args)) => print(output, wal::prefetch::run(&args, context)),
+        Command::Schema(_) => print(output, schema::run()),
         Command::Completions(args) => print(output, completions::run(&args)),
     }
 }

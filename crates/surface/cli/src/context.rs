@@ -1,7 +1,5 @@
 //! What a command may use besides its own arguments.
 
-use std::future::Future;
-
 use lifeboat_environment::Environment;
 use lifeboat_model::RegionName;
 use lifeboat_telemetry::{Cancel, Code, Failure, Outcome, Reporter};
@@ -43,25 +41,4 @@ impl Context {
                 .hint("Name a region of the spec with --here or LIFEBOAT_REGION.")
         })
     }
-
-    /// Runs a flow on this thread, for commands that wait more than they compute.
-    pub fn wait<T>(&self, flow: impl Future<Output = Outcome<T>>) -> Outcome<T> {
-        run(tokio::runtime::Builder::new_current_thread(), flow)
-    }
-
-    /// Runs a flow on all cores.
-    pub fn work<T>(&self, flow: impl Future<Output = Outcome<T>>) -> Outcome<T> {
-        run(tokio::runtime::Builder::new_multi_thread(), flow)
-    }
-}
-
-fn run<T>(
-    mut runtime: tokio::runtime::Builder,
-    flow: impl Future<Output = Outcome<T>>,
-) -> Outcome<T> {
-    runtime
-        .enable_all()
-        .build()
-        .map_err(|error| Failure::new(Code::Internal, "cannot start a runtime").because(error))?
-        .block_on(flow)
 }

@@ -9,6 +9,7 @@ mod exit;
 mod output;
 mod progress;
 mod shell;
+mod site;
 
 #[cfg(test)]
 mod tests;

@@ -71,6 +71,15 @@ impl Output {
         };
     }
 
+    /// Prints in one line that a file is not there, which is an answer and no trouble.
+    pub fn absent(self, failure: &Failure) {
+        if self.json {
+            self.failure(failure);
+        } else {
+            self.event(&Event::Note { message: format!("absent: {}", failure.message()) });
+        }
+    }
+
     /// Prints what is wrong with the command line.
     pub fn usage(self, error: &clap::Error) {
         if self.json {

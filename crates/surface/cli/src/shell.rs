@@ -46,7 +46,12 @@ pub fn run(arguments: &[OsString], promise: Promise) -> u8 {
 }
 
 fn fail(output: Output, promise: Promise, failure: &Failure) -> u8 {
-    output.failure(failure);
+    if promise == Promise::Fetch && failure.code() == Code::WalAbsent {
+        // The usual end of every recovery, and what a standby hears every few seconds.
+        output.absent(failure);
+    } else {
+        output.failure(failure);
+    }
     promise.failure(failure)
 }
 

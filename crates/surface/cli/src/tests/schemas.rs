@@ -11,16 +11,29 @@ use schemars::generate::SchemaSettings;
 use serde_json::{Value, json};
 
 use crate::arguments::Arguments;
-use crate::commands::{completions, explain, init, schema};
+use crate::commands::{backup, backups, check, completions, explain, init, key, repo, schema, wal};
 use crate::output::Report;
 
 /// Every command's document by its file name.
 fn documents() -> BTreeMap<String, Value> {
     BTreeMap::from([
+        document::<backup::Taken>(),
+        document::<backups::list::Listed>(),
+        document::<backups::show::Shown>(),
+        document::<check::Checked>(),
         document::<completions::Completions>(),
         document::<explain::Explanation>(),
         document::<init::Begun>(),
+        document::<key::add::Added>(),
+        document::<key::enroll::Enrolled>(),
+        document::<key::list::Keys>(),
+        document::<key::remove::Removed>(),
+        document::<repo::check::RepositoriesChecked>(),
+        document::<repo::create::Created>(),
         document::<schema::SpecSchema>(),
+        document::<wal::fetch::Fetched>(),
+        document::<wal::prefetch::Prefetched>(),
+        document::<wal::push::Pushed>(),
     ])
 }
 

@@ -89,7 +89,7 @@ fn database(text: &mut String, name: &str, region: &str, cluster: &Found) {
           {region}-1: {{ region: {region}, data_directory: {}, connection: \"{connection}\"{programs} }}
         backup: {{ compression: zstd-1 }}    # workers: 2, rate_limit: 200MiB/s
         # In postgresql.conf: archive_mode = on, archive_timeout = 1min,
-        # archive_command = 'lifeboat wal push %p --spec SPEC --here {region}'
+        # archive_command = 'lifeboat --spec SPEC --here {region} wal push \"%p\"'; `check` prints it.
         wal: {{ mode: archive, every: 1m }}",
         remarks.join(", "),
         quote(&cluster.data_directory),

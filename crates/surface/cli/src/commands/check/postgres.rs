@@ -1,0 +1,228 @@
+//! A database's node on this host: does it answer, may we back it up, does its WAL arrive.
+
+use lifeboat_backup::{ServerFacts, Source};
+use lifeboat_cluster::ControlFile;
+use lifeboat_cluster::control;
+use lifeboat_model::DatabaseId;
+use lifeboat_model::spec::{Database, Engine, PostgresNode, WalMode};
+use lifeboat_repository::access::Access;
+use lifeboat_telemetry::Outcome;
+
+use super::Lines;
+use crate::site::Site;
+
+/// Adds the lines about one database.
+pub fn check(
+    site: &Site<'_>,
+    access: &Access<'_>,
+    (id, database): (&DatabaseId, &Database),
+    lines: &mut Lines,
+) {
+    lines.about(id.to_string());
+    if database.engine != Engine::Postgres {
+        return lines.not_tested("connection", "this version checks PostgreSQL servers only");
+    }
+    let node = match site.node(id, database) {
+        Ok((_, node)) => node,
+        Err(failure) => return lines.not_tested("connection", failure.message()),
+    };
+    let control = lines
+        .need(
+            "data directory",
+            control::read(&node.data_directory, access.environment),
+        )
+        .inspect(|control| data_directory(node, control, lines));
+    let opened = connect(access, node);
+    let Some(source) = lines.need("connection", opened) else {
+        return;
+    };
+    let facts = source.facts();
+    let role = if facts.in_recovery {
+        "standby"
+    } else {
+        "primary"
+    };
+    let place = source.connection().place();
+    lines.pass(
+        "connection",
+        format!("PostgreSQL {} at {place}, {role}", facts.major()),
+    );
+    if let Some(control) = control {
+        let same = source.check_identity(&node.data_directory, control.system.0);
+        if lines.need("identity", same).is_some() {
+            lines.pass("identity", "the server runs on this data directory");
+        }
+    }
+    access.blocking.run(permissions(&source, lines));
+    settings(facts, lines);
+    archiving(site, (id, database, node), facts, lines);
+    if database.wal.mode == WalMode::Archive {
+        access.blocking.run(archiver(&source, lines));
+    }
+}
+
+fn connect(access: &Access<'_>, node: &PostgresNode) -> Outcome<Source> {
+    let connection = node.connection.resolve(access.environment)?;
+    access.blocking.run(Source::open(&connection))
+}
+
+fn data_directory(node: &PostgresNode, control: &ControlFile, lines: &mut Lines) {
+    let shown = node.data_directory.display();
+    lines.pass(
+        "data directory",
+        format!("{shown}, system identifier {}", control.system.0),
+    );
+    if control.data_checksums {
+        lines.pass("data checksums", "on");
+    } else {
+        lines.warn(
+            "data checksums",
+            "off: a page that the disk damaged cannot be told from a good one",
+            "Stop the server once and run `pg_checksums --enable`.",
+        );
+    }
+}
+
+async fn permissions(source: &Source, lines: &mut Lines) {
+    let functions = match source.facts().major() {
+        15.. => [
+            "pg_backup_start(text, boolean)",
+            "pg_backup_stop(boolean)",
+            "pg_switch_wal()",
+        ],
+        _ => [
+            "pg_start_backup(text, boolean, boolean)",
+            "pg_stop_backup(boolean, boolean)",
+            "pg_switch_wal()",
+        ],
+    };
+    let mut missing = Vec::new();
+    for function in functions {
+        let query = format!("SELECT has_function_privilege('{function}', 'execute')::text");
+        match source.connection().text(&query).await {
+            Ok(answer) if answer == "true" => {}
+            Ok(_) => missing.push(function),
+            Err(failure) => return lines.failure("role", &failure),
+        }
+    }
+    if missing.is_empty() {
+        lines.pass("role", "may start and stop a backup");
+    } else {
+        let user = source.connection().text("SELECT current_user::text").await;
+        let user = user.unwrap_or_else(|_| "the role".to_owned());
+        let message = format!("{user} may not run {}", missing.join(", "));
+        let grants = missing
+            .iter()
+            .map(|name| format!("GRANT EXECUTE ON FUNCTION {name} TO {user};"));
+        lines.fail("role", message, grants.collect::<Vec<_>>().join(" "));
+    }
+}
+
+fn settings(facts: &ServerFacts, lines: &mut Lines) {
+    if facts.wal_level == "minimal" {
+        lines.fail(
+            "wal_level",
+            "minimal",
+            "Set wal_level = replica and restart the server.",
+        );
+    } else {
+        lines.pass("wal_level", facts.wal_level.clone());
+    }
+    let mut on = |name: &str, value: bool| {
+        if value {
+            lines.pass(name, "on");
+        } else {
+            lines.fail(
+                name,
+                "off: a crash may corrupt this cluster",
+                format!("Set {name} = on."),
+            );
+        }
+    };
+    on("full_page_writes", facts.full_page_writes);
+    on("fsync", facts.fsync);
+}
+
+fn archiving(
+    site: &Site<'_>,
+    (id, database, node): (&DatabaseId, &Database, &PostgresNode),
+    facts: &ServerFacts,
+    lines: &mut Lines,
+) {
+    if database.wal.mode == WalMode::Stream {
+        return lines.not_tested(
+            "archiving",
+            "wal.mode is stream: no archive_command is needed",
+        );
+    }
+    match (facts.archive_mode.as_str(), facts.in_recovery) {
+        ("on" | "always", false) | ("always", true) => {
+            lines.pass("archive_mode", facts.archive_mode.clone());
+        }
+        ("on", true) => lines.pass("archive_mode", "on, from the promotion of this standby"),
+        (other, _) => lines.fail(
+            "archive_mode",
+            other,
+            "Set archive_mode = on and restart the server.",
+        ),
+    }
+    let command = &facts.archive_command;
+    if pushes(command) {
+        lines.pass("archive_command", command.clone());
+    } else {
+        let shown = if command.trim().is_empty() {
+            "not set"
+        } else {
+            command
+        };
+        let line = archive_command(site, id, node);
+        lines.fail(
+            "archive_command",
+            shown,
+            format!("Set archive_command = '{line}'"),
+        );
+    }
+}
+
+/// Whether an archive_command calls `lifeboat … wal push`, also through a wrapper or beside
+/// another archiver.
+fn pushes(command: &str) -> bool {
+    let mut words = command.split_whitespace();
+    words.any(|word| word.contains("lifeboat"))
+        && words
+            .clone()
+            .zip(words.skip(1))
+            .any(|pair| pair == ("wal", "push"))
+}
+
+/// The line for postgresql.conf; its environment is the server's, so everything is spelt out.
+fn archive_command(site: &Site<'_>, id: &DatabaseId, node: &PostgresNode) -> String {
+    let program = std::env::current_exe()
+        .map_or_else(|_| "lifeboat".to_owned(), |path| path.display().to_string());
+    let (spec, here) = (site.origin.display(), &node.region);
+    format!("{program} --spec {spec} --here {here} wal push \"%p\" --db {id}")
+}
+
+/// What PostgreSQL itself remembers of its archive_command.
+async fn archiver(source: &Source, lines: &mut Lines) {
+    const QUERY: &str = "
+        SELECT CASE
+          WHEN last_failed_time IS NOT NULL
+               AND last_failed_time > coalesce(last_archived_time, '-infinity')
+          THEN format('%s failed at %s', last_failed_wal, last_failed_time)
+          WHEN last_archived_time IS NULL THEN 'nothing was archived yet'
+          ELSE '' END
+        FROM pg_stat_archiver";
+    match source.connection().text(QUERY).await {
+        Ok(trouble) if trouble.is_empty() => lines.pass("archiver", "the last segment arrived"),
+        Ok(trouble) => lines.warn(
+            "archiver",
+            trouble,
+            "Run `SELECT pg_switch_wal()` and look into the server's log.",
+        ),
+        Err(failure) => lines.failure("archiver", &failure),
+    }
+}
+
+#[cfg(test)]
+mod tests;

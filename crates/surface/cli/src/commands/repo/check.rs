@@ -1,0 +1,208 @@
+//! `lifeboat repo check`: is everything there that backups need, and is it what was written.
+
+use lifeboat_objects::Blocking;
+use lifeboat_repository::check::{Check, CheckReport};
+use lifeboat_repository::repository::Repository;
+use lifeboat_telemetry::{Code, Failure, Outcome, bytes};
+use schemars::JsonSchema;
+use serde::Serialize;
+
+use crate::context::Context;
+use crate::output::{Mark, Report, strong};
+use crate::site::Site;
+
+/// Find damage in the repositories
+///
+/// Lists every object of every region and compares names, sizes and references. With --read-data
+/// every byte is read and compared with the SHA-256 that its object carries: any single damaged
+/// byte is found. No key is needed. Exit code 3 if something is damaged.
+#[derive(Debug, clap::Args)]
+#[command(after_long_help = "Examples:
+  lifeboat repo check
+  lifeboat repo check --read-data --here west --json")]
+pub struct Args {
+    /// Read every byte of every object
+    #[arg(long)]
+    read_data: bool,
+}
+
+/// What was found.
+#[derive(Debug, Serialize, JsonSchema)]
+pub struct RepositoriesChecked {
+    /// Whether every byte was read.
+    read_data: bool,
+    /// Every region that answered.
+    regions: Vec<RegionChecked>,
+    /// Regions that did not answer, and why.
+    skipped: Vec<Skipped>,
+    #[serde(skip)]
+    failure: Option<Failure>,
+}
+
+/// One repository.
+#[derive(Debug, Serialize, JsonSchema)]
+struct RegionChecked {
+    /// The region.
+    region: String,
+    /// Where the repository lies.
+    place: String,
+    /// Objects.
+    objects: u64,
+    /// Their size in bytes.
+    bytes: u64,
+    /// Objects whose every byte was read.
+    read: u64,
+    /// Backups.
+    backups: u64,
+    /// Objects that are damaged or missing.
+    damage: Vec<Damage>,
+    /// Leftovers that nothing needs.
+    leftovers: Vec<Damage>,
+}
+
+/// One object that is not as it should be.
+#[derive(Debug, Serialize, JsonSchema)]
+struct Damage {
+    /// Its key.
+    object: String,
+    /// What is wrong.
+    what: String,
+    /// Backups that need it.
+    backups: Vec<String>,
+}
+
+/// A region that did not answer.
+#[derive(Debug, Serialize, JsonSchema)]
+struct Skipped {
+    /// The region.
+    region: String,
+    /// Why.
+    why: String,
+}
+
+impl Report for RepositoriesChecked {
+    const COMMAND: &'static str = "repo check";
+
+    fn text(&self) -> String {
+        let mut text = String::new();
+        for region in &self.regions {
+            let verdict = match region.damage.len() {
+                0 => Mark::Good.paint("no damage"),
+                count => Mark::Bad.paint(&format!("{count} damaged")),
+            };
+            text.push_str(&format!(
+                "{}: {verdict}  {}\n  {} objects, {}, {} backups, {} objects read whole\n",
+                strong(&region.region),
+                region.place,
+                region.objects,
+                bytes(region.bytes),
+                region.backups,
+                region.read,
+            ));
+            for damage in &region.damage {
+                text.push_str(&format!("  {}: {}\n", damage.object, damage.what));
+                if !damage.backups.is_empty() {
+                    text.push_str(&format!("    needed by {}\n", damage.backups.join(", ")));
+                }
+            }
+            if !region.leftovers.is_empty() {
+                let count = region.leftovers.len();
+                text.push_str(&format!(
+                    "  {count} leftovers that nothing needs (--json names them)\n"
+                ));
+            }
+        }
+        if !self.read_data {
+            text.push_str("Content was NOT TESTED: --read-data reads every byte.\n");
+        }
+        text
+    }
+
+    fn failure(&self) -> Option<&Failure> {
+        self.failure.as_ref()
+    }
+}
+
+/// Checks all repositories that answer.
+pub fn run(args: &Args, context: &Context) -> Outcome<RepositoriesChecked> {
+    let site = Site::open(context)?;
+    let blocking = Blocking::new()?;
+    let access = site.access(&blocking);
+    let regions = access.regions()?;
+    let mut checked = Vec::new();
+    for repository in regions.all() {
+        context
+            .reporter
+            .note(format!("checking {}", repository.region()));
+        let report = blocking.run(check(repository, context, args.read_data))?;
+        checked.push(RegionChecked::new(
+            report,
+            repository.store().location().display(),
+        ));
+    }
+    let skipped = regions.skipped().iter().map(|skipped| Skipped {
+        region: skipped.region.clone(),
+        why: skipped.failure.full_message(),
+    });
+    let failure = damage(&checked).or_else(|| regions.partial());
+    Ok(RepositoriesChecked {
+        read_data: args.read_data,
+        skipped: skipped.collect(),
+        regions: checked,
+        failure,
+    })
+}
+
+async fn check(
+    repository: &Repository,
+    context: &Context,
+    read_data: bool,
+) -> Outcome<CheckReport> {
+    let check = Check::begin(repository, &context.reporter, &context.cancel).await?;
+    check.run(read_data).await
+}
+
+impl RegionChecked {
+    fn new(report: CheckReport, place: String) -> Self {
+        let (leftovers, damage) = report
+            .damage
+            .into_iter()
+            .partition(|damage| damage.harmless);
+        let shown = |list: Vec<lifeboat_repository::check::Damage>| {
+            let one = |damage: lifeboat_repository::check::Damage| Damage {
+                object: damage.object,
+                what: damage.what,
+                backups: damage.backups,
+            };
+            list.into_iter().map(one).collect()
+        };
+        Self {
+            region: report.region,
+            place,
+            objects: report.objects,
+            bytes: report.bytes,
+            read: report.read,
+            backups: report.backups,
+            damage: shown(damage),
+            leftovers: shown(leftovers),
+        }
+    }
+}
+
+fn damage(regions: &[RegionChecked]) -> Option<Failure> {
+    let damaged: Vec<&RegionChecked> = regions
+        .iter()
+        .filter(|region| !region.damage.is_empty())
+        .collect();
+    let names: Vec<&str> = damaged
+        .iter()
+        .map(|region| region.region.as_str())
+        .collect();
+    (!damaged.is_empty()).then(|| {
+        let count: usize = damaged.iter().map(|region| region.damage.len()).sum();
+        let message = format!("{count} damaged or missing objects in {}", names.join(", "));
+        Failure::new(Code::RepositoryDamaged, message).hint(
+            "Restore from another region meanwhile: it holds the same bytes. Then take a backup.",
+        )
+    })
+}

@@ -1,0 +1,145 @@
+//! `lifeboat repo create`: every region's missing repository, and this host's writer key.
+
+use lifeboat_objects::Blocking;
+use lifeboat_repository::create::{self, RegionOutcome, RegionReport};
+use lifeboat_telemetry::{Code, Failure, Outcome};
+use schemars::JsonSchema;
+use serde::Serialize;
+
+use crate::commands::key::enroll::{self, Enrolled};
+use crate::context::Context;
+use crate::output::{Mark, Report, strong};
+use crate::site::Site;
+
+/// Make the repository of every region that has none yet
+///
+/// Makes one vault for all regions with the slots of the spec, and shows its recovery key once.
+/// Enrols this host, so that it can write without the passphrase. May be run again: it makes what
+/// is missing and changes nothing that is there.
+#[derive(Debug, clap::Args)]
+#[command(after_long_help = "Examples:
+  lifeboat repo create
+  lifeboat repo create --spec /etc/lifeboat/lifeboat.yaml --here east")]
+pub struct Args {}
+
+/// What was made and what was there.
+#[derive(Debug, Serialize, JsonSchema)]
+pub struct Created {
+    /// The vault, the same in all regions.
+    vault: String,
+    /// Every region of the spec.
+    regions: Vec<Region>,
+    /// The recovery key of a new vault: shown once, stored nowhere.
+    recovery_key: Option<String>,
+    /// This host's writer key; null if it could not be made (see `error`).
+    enrolled: Option<Enrolled>,
+    #[serde(skip)]
+    failure: Option<Failure>,
+}
+
+/// One region.
+#[derive(Debug, Serialize, JsonSchema)]
+struct Region {
+    /// Its name.
+    region: String,
+    /// Where its repository lies.
+    place: String,
+    /// `created`, `existed` or `failed`.
+    outcome: &'static str,
+    /// Why it failed.
+    why: Option<String>,
+}
+
+impl Region {
+    fn new(report: RegionReport) -> Self {
+        let (outcome, why) = match &report.outcome {
+            RegionOutcome::Created => ("created", None),
+            RegionOutcome::Existed => ("existed", None),
+            RegionOutcome::Failed(failure) => ("failed", Some(failure.full_message())),
+        };
+        Self {
+            region: report.region,
+            place: report.place,
+            outcome,
+            why,
+        }
+    }
+}
+
+impl Report for Created {
+    const COMMAND: &'static str = "repo create";
+
+    fn text(&self) -> String {
+        let mut text = String::new();
+        for region in &self.regions {
+            let (mark, what) = match region.outcome {
+                "created" => (Mark::Good, "created"),
+                "existed" => (Mark::Good, "is there already"),
+                _ => (Mark::Bad, "failed"),
+            };
+            let what = mark.paint(what);
+            text.push_str(&format!("{}: {what}  {}\n", region.region, region.place));
+        }
+        text.push_str(&format!("Vault {}\n", self.vault));
+        if let Some(key) = &self.recovery_key {
+            text.push_str(&format!(
+                "\nThe recovery key opens this vault. It is shown this once and stored nowhere: \
+                 print it,\nwrite the vault's name on it, keep it in another building.\n\n    {}\n",
+                strong(key)
+            ));
+        }
+        if let Some(enrolled) = &self.enrolled {
+            text.push_str(&format!("\n{}", enrolled.text()));
+        }
+        text
+    }
+
+    fn failure(&self) -> Option<&Failure> {
+        self.failure.as_ref()
+    }
+}
+
+/// Makes what is missing.
+pub fn run(context: &Context) -> Outcome<Created> {
+    let site = Site::open(context)?;
+    let blocking = Blocking::new()?;
+    let access = site.access(&blocking);
+    let report = create::create(&access)?;
+    let mut regions = access.regions()?;
+    let vault = regions.vault().id.to_string();
+    let enrolled = access
+        .secrets(&regions)
+        .and_then(|secrets| enroll::enroll(&site, &access, &mut regions, &secrets, false));
+    let (enrolled, unenrolled) = match enrolled {
+        Ok(enrolled) => (Some(enrolled), None),
+        Err(failure) => (None, Some(failure)),
+    };
+    let failed = report
+        .regions
+        .iter()
+        .filter(|region| matches!(region.outcome, RegionOutcome::Failed(_)))
+        .count();
+    let mut created = Created {
+        vault,
+        recovery_key: report.recovery_key.map(|key| key.to_string()),
+        regions: report.regions.into_iter().map(Region::new).collect(),
+        enrolled,
+        failure: None,
+    };
+    // The recovery key must be seen whatever else went wrong: it cannot be shown again.
+    created.failure = match (failed, unenrolled) {
+        (0, None) => None,
+        (0, Some(failure)) => Some(failure.within("this host is not enrolled")),
+        _ => Some(partial(&created.regions)),
+    };
+    Ok(created)
+}
+
+fn partial(regions: &[Region]) -> Failure {
+    let lines = regions
+        .iter()
+        .filter_map(|region| Some(format!("{}: {}", region.region, region.why.as_ref()?)));
+    Failure::new(Code::RegionSkipped, "not every region has its repository")
+        .details(lines)
+        .hint("Mend the region and run the command again.")
+}

@@ -1,0 +1,153 @@
+//! The plan of a `wal fetch` without `--plan`, as a standby's: made anew each time from the spec
+//! and the newest binding, and left in the state directory for the process that fetches ahead.
+
+use std::path::{Path, PathBuf};
+
+use lifeboat_cluster::control;
+use lifeboat_model::{DatabaseId, RegionName};
+use lifeboat_objects::Blocking;
+use lifeboat_repository::access::Access;
+use lifeboat_repository::binding::Binding;
+use lifeboat_repository::enroll::newest_binding;
+use lifeboat_repository::keys::WalReadKey;
+use lifeboat_repository::regions::Regions;
+use lifeboat_telemetry::{Code, Failure, Outcome};
+use lifeboat_wal::plan::{PlanRepository, RecoveryPlan};
+
+use crate::context::Context;
+use crate::site::Site;
+
+/// Makes the plan for the cluster in `working_directory`; returns it with its file.
+pub fn make(
+    database: Option<&DatabaseId>,
+    working_directory: &Path,
+    context: &Context,
+) -> Outcome<(RecoveryPlan, PathBuf)> {
+    let site = Site::open(context)?;
+    let (id, database) = site.database(database)?;
+    let region = match &site.here {
+        Some(here) => here.clone(),
+        None => site.node(&id, database)?.1.region.clone(),
+    };
+    let control = control::read(working_directory, &context.environment)?;
+    let blocking = Blocking::new()?;
+    let access = site.access(&blocking);
+    let deadline = database.wal.fetch_deadline.duration();
+    let regions = open(&access, &region, working_directory)?;
+    let binding = blocking.run(newest_binding(&regions, &id.to_string()))?;
+    let binding = binding.ok_or_else(|| unbound(&id))?;
+    if binding.body.system_identifier != control.system.0 {
+        return Err(foreign(&id, &binding, control.system.0));
+    }
+    let folder = site
+        .state
+        .join("fetch")
+        .join(id.service.as_str())
+        .join(id.database.as_str());
+    std::fs::create_dir_all(&folder).map_err(|error| {
+        let message = format!("cannot make {}", folder.display());
+        Failure::new(Code::LocalState, message).because(error)
+    })?;
+    let read_key_file = folder.join(format!("{}.wal-read.key", binding.body.stream));
+    leave_read_key(&access, &regions, &binding, &read_key_file)?;
+    let plan = RecoveryPlan {
+        lifeboat_plan: 1,
+        database: id.to_string(),
+        vault: regions.vault().id,
+        stream: binding.body.stream,
+        system_identifier: control.system,
+        incarnation: binding.body.incarnation,
+        region: region.to_string(),
+        repositories: repositories(&access)?,
+        timeline: control.timeline,
+        wal_segment_bytes: control.wal_segment_size.bytes(),
+        frontier: Vec::new(),
+        read_key_file,
+        prefetch: folder.join("ahead"),
+        fetch_deadline_ms: u64::try_from(deadline.as_millis()).unwrap_or(u64::MAX),
+        created_at: context.environment.clock().now(),
+    };
+    let path = folder.join("plan.json");
+    plan.save(&path)?;
+    Ok((plan, path))
+}
+
+/// Absence is judged by the own region's repository: without it there is no answer. To a standby
+/// that means "not available now"; it asks again.
+fn open(access: &Access<'_>, region: &RegionName, working_directory: &Path) -> Outcome<Regions> {
+    let opened = access.regions().and_then(|regions| {
+        if regions.nearest().region() == region.as_str() {
+            return Ok(regions);
+        }
+        let missing = regions
+            .skipped()
+            .iter()
+            .find(|skipped| skipped.region == region.as_str());
+        let why = missing
+            .map(|skipped| skipped.failure.full_message())
+            .unwrap_or_default();
+        let message = format!("the repository of {region} does not answer: {why}");
+        Err(Failure::new(Code::StoreUnavailable, message))
+    });
+    opened.map_err(|failure| {
+        let standby = working_directory.join("standby.signal").exists();
+        match failure.code() {
+            Code::StoreUnavailable if standby => {
+                Failure::new(Code::WalAbsent, format!("not available now: {failure}"))
+            }
+            _ => failure,
+        }
+    })
+}
+
+/// Opens a slot once and leaves the key, so that later calls need no secret.
+fn leave_read_key(
+    access: &Access<'_>,
+    regions: &Regions,
+    binding: &Binding,
+    path: &Path,
+) -> Outcome<()> {
+    if path.exists() {
+        return Ok(());
+    }
+    let secrets = access.secrets(regions)?;
+    let keys = secrets.stream_keys(binding.body.stream);
+    WalReadKey {
+        keys,
+        read_key: secrets.read_key(),
+    }
+    .save(path)
+}
+
+fn repositories(access: &Access<'_>) -> Outcome<Vec<PlanRepository>> {
+    let environment = access.environment;
+    let one = |name: &RegionName| {
+        let settings = &access.spec.region(name)?.repository;
+        let resolve = |text: &Option<lifeboat_model::Reference>| {
+            text.as_ref()
+                .map(|text| text.resolve(environment))
+                .transpose()
+        };
+        Ok(PlanRepository {
+            region: name.to_string(),
+            url: settings.url.resolve(environment)?,
+            endpoint: resolve(&settings.endpoint)?,
+            region_name: resolve(&settings.region)?,
+        })
+    };
+    access.region_names().into_iter().map(one).collect()
+}
+
+fn unbound(id: &DatabaseId) -> Failure {
+    Failure::new(
+        Code::DatabaseUnknown,
+        format!("{id} was never bound to a cluster"),
+    )
+    .hint("Nothing was archived for it yet. Is it the right database, and the right spec?")
+}
+
+fn foreign(id: &DatabaseId, binding: &Binding, found: u64) -> Failure {
+    let bound = binding.body.system_identifier;
+    let message = format!("{id} is bound to cluster {bound}, this data directory is of {found}");
+    Failure::new(Code::BindingConflict, message).hint("Correct --db or the spec.")
+}
