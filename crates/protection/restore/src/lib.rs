@@ -1,1 +1,36 @@
-//! Restore: plan, fetch, materialise, recovery settings
+//! Restore: plan, fetch, materialise, recovery settings.
+//!
+//! [`plan()`] says what would be done and refuses what cannot work; [`restore()`] does it. Reading
+//! order: `restore.rs`, then its steps in the order in which they are called.
+
+mod aside;
+mod batch;
+mod claim;
+mod configuration;
+mod copy;
+mod flush;
+mod local;
+mod manifest;
+mod pages;
+mod queue;
+mod recovery;
+mod request;
+mod restore;
+mod source;
+mod space;
+mod strays;
+mod sums;
+mod survey;
+mod table;
+mod target;
+
+pub use claim::{Found, Marker};
+pub use request::{
+    FetchCommand, PlannedBackup, PlannedTablespace, Prediction, RestorePlan, RestoreReport,
+    RestoreRequest, Space, TargetAction,
+};
+pub use restore::{RestoreContext, restore};
+pub use source::Source;
+
+#[cfg(test)]
+mod tests;

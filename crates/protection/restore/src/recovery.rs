@@ -1,0 +1,172 @@
+//! What makes the restored server recover: label, signal, settings, the plan and key of
+//! `lifeboat wal fetch`, and the mark that keeps the copy out of its source's archive.
+
+use std::path::Path;
+
+use lifeboat_cluster::ControlFile;
+use lifeboat_cluster::settings::{self, RECOVERY_SIGNAL};
+use lifeboat_environment::Environment;
+use lifeboat_telemetry::{Code, Failure, Outcome};
+
+use crate::configuration::{Changed, FILE_BYTES_MAX, leftovers};
+use crate::request::{RestorePlan, TargetAction};
+use crate::table::HELD_CONTROL;
+use crate::target::Target;
+
+const AUTO: &str = "postgresql.auto.conf";
+/// The title of the block in `postgresql.auto.conf`.
+const BLOCK: &str = "lifeboat restore";
+
+/// Reads the control file that waits for its name, and checks that it is this cluster's.
+pub(crate) fn control(target: &Target, plan: &RestorePlan) -> Outcome<ControlFile> {
+    let path = HELD_CONTROL.as_bytes();
+    let bytes = target.read(path, FILE_BYTES_MAX)?.unwrap_or_default();
+    let control = ControlFile::parse(&bytes).map_err(|error| error.at(&target.shown(path)))?;
+    let cluster = &plan.description.cluster;
+    if control.system.0 == cluster.system_identifier && control.release.major == cluster.major {
+        return Ok(control);
+    }
+    let message = format!(
+        "backup {} holds the control file of another cluster",
+        plan.backup.name
+    );
+    Err(Failure::new(Code::ObjectDamaged, message).hint("Choose another backup with --backup."))
+}
+
+/// Writes label, signal and settings.
+pub(crate) fn write(
+    target: &Target,
+    plan: &RestorePlan,
+    control: &ControlFile,
+    restore_command: &str,
+    changed: &mut Changed,
+) -> Outcome<()> {
+    changed.write(
+        target,
+        "backup_label",
+        plan.description.backup_label.as_bytes(),
+    )?;
+    changed.write(target, RECOVERY_SIGNAL, b"")?;
+    let before = target
+        .read(AUTO.as_bytes(), FILE_BYTES_MAX)?
+        .unwrap_or_default();
+    let cleaned = settings::comment_out(&before, &leftovers());
+    let mut block = recovery_settings(plan, restore_command);
+    if !plan.adopt {
+        // A copy that archives would write into its source's archive. `wal push` refuses that,
+        // too, but then WAL would pile up here.
+        block.push(("archive_mode", "off".to_owned()));
+    }
+    block.extend(raised(target, control, changed));
+    let after = settings::append_block(&cleaned, BLOCK, &block);
+    changed.write(target, AUTO, &after)
+}
+
+fn recovery_settings(plan: &RestorePlan, restore_command: &str) -> Vec<(&'static str, String)> {
+    let action = match plan.action {
+        TargetAction::Promote => settings::TargetAction::Promote,
+        TargetAction::Pause => settings::TargetAction::Pause,
+        TargetAction::Shutdown => settings::TargetAction::Shutdown,
+    };
+    settings::RecoveryPlan {
+        target: plan.target.clone(),
+        timeline: Some(plan.timeline),
+        action,
+        restore_command: restore_command.to_owned(),
+    }
+    .settings()
+}
+
+/// Settings that replay needs at least as high as the source had them, where the configuration
+/// says less.
+fn raised(
+    target: &Target,
+    control: &ControlFile,
+    changed: &mut Changed,
+) -> Vec<(&'static str, String)> {
+    let main = target.path().join("postgresql.conf");
+    let configured = match settings::read_sources(&main, Some(target.path())) {
+        Ok(sources) => sources.settings,
+        Err(failure) => {
+            changed
+                .notes
+                .push(format!("the configuration cannot be read: {failure}"));
+            Default::default()
+        }
+    };
+    if configured
+        .get("synchronous_standby_names")
+        .is_some_and(|names| !names.is_empty())
+    {
+        let note = "synchronous_standby_names is set: commits wait for these standbys";
+        changed.notes.push(note.to_owned());
+    }
+    let limits = &control.limits;
+    // With PostgreSQL's defaults, which hold where the configuration says nothing.
+    let needed = [
+        ("max_connections", limits.max_connections, 100),
+        ("max_worker_processes", limits.max_worker_processes, 8),
+        ("max_wal_senders", limits.max_wal_senders, 10),
+        (
+            "max_prepared_transactions",
+            limits.max_prepared_transactions,
+            0,
+        ),
+        (
+            "max_locks_per_transaction",
+            limits.max_locks_per_transaction,
+            64,
+        ),
+    ];
+    let short = needed.into_iter().filter(|(name, least, default)| {
+        let value = configured
+            .get(*name)
+            .and_then(|value| value.trim().parse().ok());
+        value.unwrap_or(*default) < *least
+    });
+    short
+        .map(|(name, least, _)| (name, least.to_string()))
+        .collect()
+}
+
+/// The command that fetches WAL, with nothing taken from the environment.
+pub(crate) fn restore_command(plan: &RestorePlan, plan_file: &Path) -> Outcome<String> {
+    let fetch = &plan.request.fetch;
+    let words = [
+        word(&fetch.binary)?,
+        "wal fetch \"%f\" \"%p\" --spec".to_owned(),
+        word(&fetch.spec)?,
+        "--here".to_owned(),
+        shell_word(&fetch.here),
+        "--db".to_owned(),
+        shell_word(&plan.database),
+        "--plan".to_owned(),
+        word(plan_file)?,
+    ];
+    Ok(words.join(" "))
+}
+
+fn word(path: &Path) -> Outcome<String> {
+    match path.to_str().filter(|text| !text.contains(['\n', '\r'])) {
+        Some(text) => Ok(shell_word(text)),
+        None => {
+            let message = format!("the path {path:?} cannot stand in restore_command");
+            Err(Failure::new(Code::LocalFile, message)
+                .hint("Use a path of readable characters, without line breaks."))
+        }
+    }
+}
+
+/// One word for the shell, with the percent signs that PostgreSQL would replace doubled.
+fn shell_word(text: &str) -> String {
+    format!("'{}'", text.replace('\'', "'\\''").replace('%', "%%"))
+}
+
+/// A number for the new life of the cluster; nobody else has it.
+pub(crate) fn new_incarnation(environment: &Environment) -> u64 {
+    // Numbers up to 2^53 survive every reader of JSON. 1 is the life that was never restored.
+    (environment.random().next_u64() >> 11).max(2)
+}
+
+#[cfg(test)]
+mod tests;
