@@ -2,12 +2,15 @@
 //!
 //! [`run`] is the flow; its steps are the sibling modules, in the order of their use.
 
+mod archive;
 mod commit;
 mod connect;
 mod contents;
 mod copy;
 mod describe;
+mod finish;
 mod frames;
+mod open;
 mod outside;
 mod read;
 mod run;

@@ -3,23 +3,21 @@
 use std::path::PathBuf;
 use std::time::Duration;
 
-use lifeboat_cluster::files::list;
-use lifeboat_cluster::{ControlFile, control};
+use jiff::Timestamp;
+use lifeboat_cluster::files::{Listing, list};
 use lifeboat_environment::Environment;
-use lifeboat_model::Timeline;
 use lifeboat_objects::Blocking;
 use lifeboat_repository::keys::{WriterKey, WriterStream};
-use lifeboat_repository::manifest::{
-    Description, Manifest, ManifestBody, Predecessor, Sizes, WalSpan,
-};
+use lifeboat_repository::manifest::{Description, OutsideFile, Sizes, WalSpan};
 use lifeboat_repository::regions::Regions;
-use lifeboat_telemetry::{Cancel, Code, Failure, Outcome, Reporter};
-use nix::fcntl::{Flock, FlockArg};
+use lifeboat_telemetry::{Cancel, Failure, Outcome, Reporter};
 
 use crate::commit::Commit;
-use crate::source::Source;
+use crate::contents::{Contents, Files};
+use crate::open::Opened;
+use crate::source::Stopped;
 use crate::upload::Stored;
-use crate::{contents, describe, session, source};
+use crate::{archive, contents, describe, finish, open, session};
 
 /// What to back up, and how.
 #[derive(Debug, Clone)]
@@ -66,6 +64,16 @@ pub struct BackupContext<'a> {
     pub cancel: &'a Cancel,
 }
 
+impl BackupContext<'_> {
+    /// A failpoint.
+    pub fn hit(&self, name: &str) -> Outcome<()> {
+        self.environment
+            .failpoints()
+            .hit(name)
+            .map_err(Failure::from)
+    }
+}
+
 /// What a backup came to.
 #[derive(Debug, Clone)]
 pub struct BackupReport {
@@ -86,99 +94,21 @@ pub fn run(
     context: &BackupContext<'_>,
     regions: &mut Regions,
 ) -> Outcome<BackupReport> {
-    let BackupContext {
-        environment,
-        blocking,
-        reporter,
-        cancel,
-        ..
-    } = *context;
-    let began = environment.clock().elapsed();
-    let started_at = environment.clock().now();
-    let hit = |name: &str| environment.failpoints().hit(name).map_err(Failure::from);
-
-    let _lock = lock(request)?;
-    let control = control::read(&request.data_directory, environment)?;
-    let source = blocking.run(Source::open(&request.connection))?;
-    source.check_identity(&request.data_directory, control.system.0)?;
-    source.check_settings(request.archiving)?;
-    check_stream(context, control.system.0)?;
-
+    let began = context.environment.clock().elapsed();
+    let _lock = open::lock(request)?;
+    let opened = open::source(request, context)?;
     let name = claim(context, regions)?;
-    hit("backup.claimed")?;
-    reporter.note(format!("backup {name} begins with a checkpoint"));
-    let start = blocking.run(source.start(&format!("lifeboat {name}")))?;
-    let timeline = blocking.run(source.timeline())?;
-    hit("backup.started")?;
+    context.hit("backup.claimed")?;
 
-    let listing = list(&request.data_directory, control.release)?;
-    for note in &listing.notes {
-        reporter.warn(note);
-    }
-    let (outside, roles) = blocking.run(crate::outside::list(&source, &request.data_directory))?;
-    let files = contents::Files::new(&request.data_directory, &listing, outside);
-    let (copied, stored) = contents::copy(request, context, regions, &files, &control, start.lsn)?;
-    hit("backup.copied")?;
+    let taken = take(request, context, regions, &opened, &name)?;
+    context.hit("backup.stopped")?;
+    archive::wait_for_wal(request, context, regions, &opened, taken.wal)?;
+    context.cancel.check()?;
 
-    let stopped = blocking.run(source.stop())?;
-    let stopped_at = environment.clock().now();
-    check_timeline(context, &source, timeline)?;
-    hit("backup.stopped")?;
-    let wal = WalSpan {
-        timeline,
-        start: start.lsn,
-        stop: stopped.lsn,
-    };
-    wait_for_wal(request, context, regions, &source, &control, wal)?;
-    cancel.check()?;
-
-    reporter.note("writing the manifest");
-    let Stored {
-        packs,
-        objects,
-        boot_set,
-    } = stored;
-    let new_bytes = objects.iter().map(|object| object.size).sum::<u64>();
-    let keys = &context.stream.keys;
-    let mut commit = Commit {
-        environment,
-        blocking,
-        keys,
-        regions,
-        objects,
-    };
-    let damaged_pages = copied.damaged.clone();
-    let table = commit.write_files(files.copied(copied, &packs, control.block_size))?;
-    hit("backup.before_manifest")?;
-    let object_table = commit.write_objects()?;
-    let metadata: u64 = commit.objects.iter().map(|object| object.size).sum();
-    let sizes = Sizes {
-        files: table.files,
-        logical_bytes: table.logical_bytes,
-        stored_bytes: metadata,
-        new_bytes: new_bytes.max(metadata),
-    };
-    let description = Description {
-        database: request.database.clone(),
-        label: request.label.clone(),
-        region: request.region.clone(),
-        started_at,
-        stopped_at,
-        cluster: describe::cluster(request, context, &source, &control),
-        wal,
-        backup_label: stopped.backup_label.clone(),
-        tablespace_map: stopped.tablespace_map.clone(),
-        tablespaces: describe::tablespaces(&listing)?,
-        outside: roles,
-        file_table: table.file_table,
-        boot_set,
-        damaged_pages,
-        sizes,
-        tool: format!("lifeboat {}", env!("CARGO_PKG_VERSION")),
-    };
-    write_manifest(context, regions, &name, object_table, &description)?;
-    hit("backup.after_manifest")?;
-    let elapsed = environment.clock().elapsed().saturating_sub(began);
+    let description = commit(request, context, regions, &opened, taken, &name)?;
+    context.hit("backup.after_manifest")?;
+    finish::record(context, regions, &name, &description);
+    let elapsed = context.environment.clock().elapsed().saturating_sub(began);
     let regions = regions
         .all()
         .iter()
@@ -192,38 +122,130 @@ pub fn run(
     })
 }
 
-/// One backup of a database at a time on one host; the kernel frees the lock of a dead process.
-fn lock(request: &BackupRequest) -> Outcome<Flock<std::fs::File>> {
-    let path = request.state.join(format!(
-        "backup-{}.lock",
-        request.database.replace('/', "-")
-    ));
-    let failure = |error: std::io::Error| {
-        Failure::new(Code::LocalState, format!("cannot lock {}", path.display())).because(error)
+/// What was taken between start and stop.
+struct Taken {
+    started_at: Timestamp,
+    stopped_at: Timestamp,
+    wal: WalSpan,
+    stopped: Stopped,
+    listing: Listing,
+    outside: Vec<OutsideFile>,
+    files: Files,
+    contents: Contents,
+    stored: Stored,
+}
+
+/// From `pg_backup_start` to `pg_backup_stop`: every file is read while the server writes.
+fn take(
+    request: &BackupRequest,
+    context: &BackupContext<'_>,
+    regions: &mut Regions,
+    opened: &Opened,
+    name: &str,
+) -> Outcome<Taken> {
+    let BackupContext {
+        blocking, reporter, ..
+    } = *context;
+    let Opened { control, source } = opened;
+    let started_at = context.environment.clock().now();
+    reporter.note(format!("backup {name} begins with a checkpoint"));
+    let start = blocking.run(source.start(&format!("lifeboat {name}")))?;
+    let timeline = blocking.run(source.timeline())?;
+    context.hit("backup.started")?;
+
+    let listing = list(&request.data_directory, control.release)?;
+    for note in &listing.notes {
+        reporter.warn(note);
+    }
+    let (entries, outside) = blocking.run(crate::outside::list(source, &request.data_directory))?;
+    let files = Files::new(&request.data_directory, &listing, entries);
+    let (contents, stored) = contents::copy(request, context, regions, &files, control, start.lsn)?;
+    context.hit("backup.copied")?;
+
+    let stopped = blocking.run(source.stop())?;
+    let stopped_at = context.environment.clock().now();
+    open::check_timeline(context, source, timeline)?;
+    let wal = WalSpan {
+        timeline,
+        start: start.lsn,
+        stop: stopped.lsn,
     };
-    std::fs::create_dir_all(&request.state).map_err(failure)?;
-    let file = std::fs::File::create(&path).map_err(failure)?;
-    Flock::lock(file, FlockArg::LockExclusiveNonblock).map_err(|(_, error)| {
-        let message = format!(
-            "another backup of {} is running on this host",
-            request.database
-        );
-        Failure::new(Code::BackupRunning, message)
-            .because(error)
-            .hint("Wait for it to end; a backup that was killed holds no lock.")
+    Ok(Taken {
+        started_at,
+        stopped_at,
+        wal,
+        stopped,
+        listing,
+        outside,
+        files,
+        contents,
+        stored,
     })
 }
 
-fn check_stream(context: &BackupContext<'_>, system_identifier: u64) -> Outcome<()> {
-    let bound = context.stream.system_identifier;
-    if bound == system_identifier {
-        return Ok(());
-    }
-    let message = format!(
-        "the database is bound to system identifier {bound}, this cluster has {system_identifier}",
-    );
-    Err(Failure::new(Code::BindingConflict, message)
-        .hint("Another cluster was put in its place. Give it a database of its own in the spec."))
+/// Maps, tables, then the one signed manifest: from here on the backup exists.
+fn commit(
+    request: &BackupRequest,
+    context: &BackupContext<'_>,
+    regions: &mut Regions,
+    opened: &Opened,
+    taken: Taken,
+    name: &str,
+) -> Outcome<Description> {
+    context.reporter.note("writing the manifest");
+    let Opened { control, source } = opened;
+    let Stored {
+        packs,
+        objects,
+        boot_set,
+    } = taken.stored;
+    let BackupContext {
+        environment,
+        blocking,
+        ..
+    } = *context;
+    let keys = &context.stream.keys;
+    let mut commit = Commit {
+        environment,
+        blocking,
+        keys,
+        regions,
+        objects,
+    };
+    let damaged_pages = taken.contents.damaged.clone();
+    let copied = taken
+        .files
+        .copied(taken.contents, &packs, control.block_size);
+    let table = commit.write_files(copied)?;
+    context.hit("backup.before_manifest")?;
+    let object_table = commit.write_objects()?;
+    let stored_bytes: u64 = commit.objects.iter().map(|object| object.size).sum();
+    let description = Description {
+        database: request.database.clone(),
+        label: request.label.clone(),
+        region: request.region.clone(),
+        started_at: taken.started_at,
+        stopped_at: taken.stopped_at,
+        cluster: describe::cluster(request, context, source, control),
+        wal: taken.wal,
+        backup_label: taken.stopped.backup_label,
+        tablespace_map: taken.stopped.tablespace_map,
+        tablespaces: describe::tablespaces(&taken.listing)?,
+        outside: taken.outside,
+        file_table: table.file_table,
+        boot_set,
+        damaged_pages,
+        sizes: Sizes {
+            files: table.files,
+            logical_bytes: table.logical_bytes,
+            stored_bytes,
+            // Version 1 of the writer stores every page anew.
+            new_bytes: stored_bytes,
+        },
+        tool: format!("lifeboat {}", env!("CARGO_PKG_VERSION")),
+    };
+    finish::write_manifest(context, regions, name, object_table, &description)?;
+    Ok(description)
 }
 
 fn claim(context: &BackupContext<'_>, regions: &mut Regions) -> Outcome<String> {
@@ -237,99 +259,4 @@ fn claim(context: &BackupContext<'_>, regions: &mut Regions) -> Outcome<String> 
         label,
         &signer,
     ))
-}
-
-/// A promotion in the middle makes two histories out of one backup.
-fn check_timeline(context: &BackupContext<'_>, source: &Source, began: Timeline) -> Outcome<()> {
-    let now = context.blocking.run(source.timeline())?;
-    if now == began {
-        return Ok(());
-    }
-    let message = format!("the server moved from timeline {began} to {now} during the backup");
-    Err(Failure::new(Code::BackupAborted, message).hint("Take the backup again."))
-}
-
-fn wait_for_wal(
-    request: &BackupRequest,
-    context: &BackupContext<'_>,
-    regions: &Regions,
-    source: &Source,
-    control: &ControlFile,
-    wal: WalSpan,
-) -> Outcome<()> {
-    context
-        .reporter
-        .note("waiting for the WAL of the backup in the repository");
-    if source.facts().in_recovery {
-        let switched = request.other_connections.iter().any(|other| {
-            context
-                .blocking
-                .run(source::switch_wal(other))
-                .unwrap_or(false)
-        });
-        if !switched {
-            context.reporter.warn(
-                "the primary could not be asked to switch WAL: waiting until it does by itself",
-            );
-        }
-    }
-    let needed = lifeboat_wal::Needed {
-        timeline: wal.timeline,
-        start: wal.start,
-        stop: wal.stop,
-        segment_size: control.wal_segment_size,
-    };
-    let stream = context.stream.keys.stream();
-    let deadline = request.wal_deadline;
-    lifeboat_wal::wait_until_archived(
-        context.environment,
-        context.blocking,
-        regions,
-        stream,
-        needed,
-        deadline,
-        context.cancel,
-    )
-}
-
-fn write_manifest(
-    context: &BackupContext<'_>,
-    regions: &mut Regions,
-    name: &str,
-    object_table: Vec<lifeboat_repository::ids::Digest>,
-    description: &Description,
-) -> Outcome<()> {
-    let keys = &context.stream.keys;
-    let manifests = context
-        .blocking
-        .run(regions.nearest().manifests(keys.stream()))?;
-    let predecessor = manifests.last().map(|last| Predecessor {
-        name: last.body.name.clone(),
-        digest: last.digest,
-    });
-    let body = ManifestBody {
-        name: name.to_owned(),
-        predecessor,
-        committed_at: context.environment.clock().now(),
-        object_table,
-        wal: describe::wal_names(&description.wal, description.cluster.wal_segment_bytes)?,
-        sealed: String::new(),
-    };
-    let signer = context.writer.signing()?;
-    let (key, bytes) = Manifest::encode(keys, context.environment, &signer, body, description)?;
-    context
-        .blocking
-        .run(regions.create_verified(&key, &bytes))
-        .map_err(|failure| {
-            if failure.code() != Code::ObjectConflict {
-                return failure.within("committing the backup");
-            }
-            // The maintainer put a tombstone there after the session had expired.
-            Failure::new(
-                Code::SessionRevoked,
-                format!("the session of backup {name} was ended"),
-            )
-            .because(failure)
-            .hint("It ran longer than 24 hours or was stopped for so long; take it again.")
-        })
 }

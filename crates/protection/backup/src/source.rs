@@ -142,7 +142,7 @@ impl Source {
             );
         }
         let archives = facts.archive_mode != "off" && facts.archive_command != "(disabled)";
-        if archiving && !(archives && !facts.archive_command.trim().is_empty()) {
+        if archiving && (!archives || facts.archive_command.trim().is_empty()) {
             return refuse(
                 "WAL is not archived",
                 "Set archive_mode = on and archive_command to `lifeboat … wal push \"%p\"`; \

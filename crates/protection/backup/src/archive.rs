@@ -1,0 +1,52 @@
+//! A backup is not good before the WAL between start and stop is in a repository.
+
+use lifeboat_repository::manifest::WalSpan;
+use lifeboat_repository::regions::Regions;
+use lifeboat_telemetry::Outcome;
+
+use crate::open::Opened;
+use crate::run::{BackupContext, BackupRequest};
+use crate::source::switch_wal;
+
+/// Waits for the WAL. An idle primary would let a standby's backup wait for ever: it is asked to
+/// finish its segment.
+pub fn wait_for_wal(
+    request: &BackupRequest,
+    context: &BackupContext<'_>,
+    regions: &Regions,
+    opened: &Opened,
+    wal: WalSpan,
+) -> Outcome<()> {
+    let Opened { control, source } = opened;
+    context
+        .reporter
+        .note("waiting for the WAL of the backup in the repository");
+    if source.facts().in_recovery {
+        let switched = request
+            .other_connections
+            .iter()
+            .any(|other| context.blocking.run(switch_wal(other)).unwrap_or(false));
+        if !switched {
+            context.reporter.warn(
+                "the primary could not be asked to switch WAL: waiting until it does by itself",
+            );
+        }
+    }
+    let needed = lifeboat_wal::Needed {
+        timeline: wal.timeline,
+        start: wal.start,
+        stop: wal.stop,
+        segment_size: control.wal_segment_size,
+    };
+    let stream = context.stream.keys.stream();
+    let deadline = request.wal_deadline;
+    lifeboat_wal::wait_until_archived(
+        context.environment,
+        context.blocking,
+        regions,
+        stream,
+        needed,
+        deadline,
+        context.cancel,
+    )
+}
