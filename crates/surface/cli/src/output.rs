@@ -9,7 +9,7 @@ use schemars::JsonSchema;
 use serde::Serialize;
 use serde_json::{Value, json};
 
-pub use markup::{Mark, emphasis, page, strong, table};
+pub use markup::{Mark, emphasis, moment, page, strong, table};
 
 /// The version of the JSON envelope.
 const ENVELOPE: u32 = 1;
@@ -76,7 +76,9 @@ impl Output {
         if self.json {
             self.failure(failure);
         } else {
-            self.event(&Event::Note { message: format!("absent: {}", failure.message()) });
+            self.event(&Event::Note {
+                message: format!("absent: {}", failure.message()),
+            });
         }
     }
 

@@ -2,6 +2,7 @@
 //! way to the repositories.
 
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use lifeboat_model::spec::{Database, PostgresNode};
 use lifeboat_model::{DatabaseId, NodeName, RegionName, Spec};
@@ -64,6 +65,14 @@ impl<'a> Site<'a> {
             blocking,
             options: Options::default(),
         }
+    }
+
+    /// As `access`, for commands that PostgreSQL waits for: a store gets two attempts at least.
+    pub fn access_within<'b>(&'b self, blocking: &'b Blocking, deadline: Duration) -> Access<'b> {
+        let mut access = self.access(blocking);
+        access.options.deadline = deadline;
+        access.options.attempt_timeout = access.options.attempt_timeout.min(deadline / 2);
+        access
     }
 
     /// The database that is meant: the one named, else the one whose data directory is the

@@ -2,6 +2,7 @@
 
 use comfy_table::presets::NOTHING;
 use comfy_table::{CellAlignment, Table};
+use jiff::Timestamp;
 use owo_colors::{OwoColorize, Style};
 
 /// How good a thing is, as a colour.
@@ -39,6 +40,11 @@ pub fn strong(text: &str) -> String {
 /// The text as a label.
 pub fn emphasis(text: &str) -> String {
     text.cyan().to_string()
+}
+
+/// A moment as people read it: UTC, in whole seconds.
+pub fn moment(at: Timestamp) -> String {
+    at.strftime("%Y-%m-%dT%H:%M:%SZ").to_string()
 }
 
 /// A table with a heading; columns whose heading starts with `>` are aligned to the right.

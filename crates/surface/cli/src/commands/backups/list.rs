@@ -9,7 +9,7 @@ use serde::Serialize;
 
 use super::Stored;
 use crate::context::Context;
-use crate::output::{Report, table};
+use crate::output::{Report, moment, table};
 use crate::site::Site;
 
 /// List the backups of a database, oldest first
@@ -86,7 +86,7 @@ impl Backup {
     fn row(&self) -> [String; 7] {
         [
             self.name.clone(),
-            self.stopped_at.strftime("%Y-%m-%dT%H:%M:%SZ").to_string(),
+            moment(self.stopped_at),
             bytes(self.logical_bytes),
             bytes(self.new_bytes),
             self.stop_lsn.clone(),

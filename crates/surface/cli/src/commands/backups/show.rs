@@ -9,7 +9,7 @@ use serde::Serialize;
 
 use super::Stored;
 use crate::context::Context;
-use crate::output::{Report, strong};
+use crate::output::{Report, moment, strong};
 use crate::site::Site;
 
 /// Show everything about one backup
@@ -160,13 +160,8 @@ impl Report for Shown {
             }
         };
         line("label", self.label.clone().unwrap_or_default());
-        line(
-            "taken",
-            format!(
-                "{} to {} in {}",
-                self.started_at, self.stopped_at, self.taken_in
-            ),
-        );
+        let (began, ended) = (moment(self.started_at), moment(self.stopped_at));
+        line("taken", format!("{began} to {ended} in {}", self.taken_in));
         line("regions", self.regions.join(", "));
         line(
             "source",

@@ -56,7 +56,7 @@ pub fn check(
     access.blocking.run(permissions(&source, lines));
     settings(facts, lines);
     archiving(site, (id, database, node), facts, lines);
-    if database.wal.mode == WalMode::Archive {
+    if database.wal.mode == WalMode::Archive && pushes(&facts.archive_command) {
         access.blocking.run(archiver(&source, lines));
     }
 }

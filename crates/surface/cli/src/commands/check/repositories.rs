@@ -33,9 +33,6 @@ pub fn check(access: &Access<'_>, lines: &mut Lines) {
 fn reach(access: &Access<'_>, region: &RegionName, lines: &mut Lines) -> Option<Repository> {
     let store = lines.need("reachable", access.store(region))?;
     let place = store.location().display();
-    if let Some(directory) = store.location().directory() {
-        host::free_space("free space", directory, lines);
-    }
     let repository = match access.blocking.run(Repository::open(store)) {
         Ok(repository) => repository,
         Err(failure) if failure.code() == Code::RepositoryMissing => {
@@ -52,6 +49,9 @@ fn reach(access: &Access<'_>, region: &RegionName, lines: &mut Lines) -> Option<
             return None;
         }
     };
+    if let Some(directory) = repository.store().location().directory() {
+        host::free_space("free space", directory, lines);
+    }
     if repository.region() == region.as_str() {
         lines.pass("reachable", place);
     } else {

@@ -9,7 +9,7 @@ use schemars::JsonSchema;
 use serde::Serialize;
 
 use crate::context::Context;
-use crate::output::{Report, strong, table};
+use crate::output::{Report, moment, strong, table};
 use crate::site::Site;
 
 /// List what opens the vault, and which hosts can write
@@ -65,12 +65,12 @@ impl Report for Keys {
                 number,
                 slot.kind.to_owned(),
                 slot.label.clone(),
-                slot.created_at.to_string(),
+                moment(slot.created_at),
             ]
         });
         let hosts = self.hosts.iter().map(|host| {
             let short: String = host.public_key.chars().take(16).collect();
-            [host.label.clone(), host.enrolled_at.to_string(), short]
+            [host.label.clone(), moment(host.enrolled_at), short]
         });
         format!(
             "{} {}\n\n{}\n{}",

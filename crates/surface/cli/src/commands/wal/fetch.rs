@@ -64,7 +64,7 @@ pub fn run(args: &Args, context: &Context) -> Outcome<Fetched> {
     let working_directory = working_directory()?;
     let (plan, path) = match &args.plan {
         Some(path) => (RecoveryPlan::load(path)?, path.clone()),
-        None => standing_plan::make(args.db.as_ref(), &working_directory, context)?,
+        None => standing_plan::make(args.db.as_ref(), args.deadline, &working_directory, context)?,
     };
     let answer = lifeboat_wal::fetch::fetch(&FetchRequest {
         environment: &context.environment,

@@ -90,9 +90,7 @@ pub fn run(args: &Args, context: &Context) -> Outcome<Pushed> {
         deadline,
         ahead: Ahead::default(),
         open: &|blocking, left_out| {
-            let mut access = site.access(blocking);
-            access.options.deadline = deadline;
-            access.options.attempt_timeout = access.options.attempt_timeout.min(deadline / 2);
+            let access = site.access_within(blocking, deadline);
             access.regions_except(left_out)
         },
     })?;

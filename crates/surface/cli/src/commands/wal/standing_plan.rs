@@ -4,7 +4,7 @@
 use std::path::{Path, PathBuf};
 
 use lifeboat_cluster::control;
-use lifeboat_model::{DatabaseId, RegionName};
+use lifeboat_model::{DatabaseId, RegionName, TimeSpan};
 use lifeboat_objects::Blocking;
 use lifeboat_repository::access::Access;
 use lifeboat_repository::binding::Binding;
@@ -20,19 +20,20 @@ use crate::site::Site;
 /// Makes the plan for the cluster in `working_directory`; returns it with its file.
 pub fn make(
     database: Option<&DatabaseId>,
+    deadline: Option<TimeSpan>,
     working_directory: &Path,
     context: &Context,
 ) -> Outcome<(RecoveryPlan, PathBuf)> {
     let site = Site::open(context)?;
     let (id, database) = site.database(database)?;
+    let deadline = deadline.unwrap_or(database.wal.fetch_deadline).duration();
     let region = match &site.here {
         Some(here) => here.clone(),
         None => site.node(&id, database)?.1.region.clone(),
     };
     let control = control::read(working_directory, &context.environment)?;
     let blocking = Blocking::new()?;
-    let access = site.access(&blocking);
-    let deadline = database.wal.fetch_deadline.duration();
+    let access = site.access_within(&blocking, deadline);
     let regions = open(&access, &region, working_directory)?;
     let binding = blocking.run(newest_binding(&regions, &id.to_string()))?;
     let binding = binding.ok_or_else(|| unbound(&id))?;
