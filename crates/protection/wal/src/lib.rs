@@ -9,6 +9,7 @@ pub mod fetch;
 pub mod incarnation;
 pub mod plan;
 pub mod push;
+pub mod status;
 
 pub use archived::{Needed, wait_until_archived};
 pub use lifeboat_repository::keys::WalReadKey;

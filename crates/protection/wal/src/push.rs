@@ -100,17 +100,34 @@ pub fn push(request: &PushRequest<'_>) -> Outcome<Pushed> {
     if was_pushed_ahead(&path, name, &spool)? {
         let (file, how) = (name.to_string(), How::Ahead);
         let (regions, lag, ahead) = (Vec::new(), BTreeMap::new(), Vec::new());
-        return Ok(Pushed { file, how, regions, lag, ahead });
+        return Ok(Pushed {
+            file,
+            how,
+            regions,
+            lag,
+            ahead,
+        });
     }
     let source = identity::check(request)?;
     let blocking = Blocking::new()?;
     let lock = spool.lock();
     let resting = spool.resting(clock.now());
     let regions = open(request, &blocking, &resting)?;
-    let places = Places::new(request.environment, &blocking, &request.stream.keys, &regions, end);
+    let places = Places::new(
+        request.environment,
+        &blocking,
+        &request.stream.keys,
+        &regions,
+        end,
+    );
     identity::check_binding(request, &places)?;
 
-    let call = Call { request, source: &source, places: &places, spool: &spool };
+    let call = Call {
+        request,
+        source: &source,
+        places: &places,
+        spool: &spool,
+    };
     let queue = if lock.is_some() && is_beside_others(&path, &source) {
         Queue::of(&source, name, &spool, request.ahead.files)
     } else {
@@ -120,22 +137,38 @@ pub fn push(request: &PushRequest<'_>) -> Outcome<Pushed> {
     let mut lag = places.lag();
     lag.keys().for_each(|region| spool.rest(region));
     for region in resting {
-        lag.entry(region).or_insert_with(|| "it failed a moment ago and is left alone".to_owned());
+        lag.entry(region)
+            .or_insert_with(|| "it failed a moment ago and is left alone".to_owned());
     }
     let (ahead, trouble) = queue.finish();
-    trouble.into_iter().for_each(|trouble| request.reporter.warn(trouble));
+    trouble
+        .into_iter()
+        .for_each(|trouble| request.reporter.warn(trouble));
     let (regions, how) = answer?;
-    Ok(Pushed { file: name.to_string(), how, regions, lag, ahead })
+    Ok(Pushed {
+        file: name.to_string(),
+        how,
+        regions,
+        lag,
+        ahead,
+    })
 }
 
 fn name_of(path: &Path) -> Outcome<WalFileName> {
-    let name = path.file_name().and_then(|name| name.to_str()).unwrap_or_default();
+    let name = path
+        .file_name()
+        .and_then(|name| name.to_str())
+        .unwrap_or_default();
     Ok(name.parse::<WalFileName>()?)
 }
 
 fn was_pushed_ahead(path: &Path, name: WalFileName, spool: &Spool<'_>) -> Outcome<bool> {
     let found = std::fs::metadata(path).map_err(|error| {
-        Failure::new(Code::LocalFile, format!("cannot look at {}", path.display())).because(error)
+        Failure::new(
+            Code::LocalFile,
+            format!("cannot look at {}", path.display()),
+        )
+        .because(error)
     })?;
     let name = name.to_string();
     let known = spool.is_acknowledged(&name, &FileIdentity::of(&found));
@@ -216,7 +249,11 @@ impl Call<'_> {
         self.request.environment.failpoints().hit("push.stored")?;
         self.spool.acknowledge(&file.name, &file.identity);
         self.request.environment.failpoints().hit("push.acked")?;
-        let how = if placed.new { How::Stored } else { How::Identical };
+        let how = if placed.new {
+            How::Stored
+        } else {
+            How::Identical
+        };
         Ok((placed.regions, how))
     }
 }

@@ -1,4 +1,5 @@
 mod fetch;
 mod incarnation;
 mod push;
+mod status;
 mod world;

@@ -36,10 +36,18 @@ pub struct PrefetchRequest<'a> {
 /// follows, or the deadline has come. Returns how many segments it fetched.
 pub fn prefetch(request: &PrefetchRequest<'_>) -> Outcome<u64> {
     let after: SegmentName = request.after.parse()?;
-    let Some(queue) = Queue::of(request.plan) else { return Ok(0) };
-    let Some(_lock) = queue.lock() else { return Ok(0) };
+    let Some(queue) = Queue::of(request.plan) else {
+        return Ok(0);
+    };
+    let Some(_lock) = queue.lock() else {
+        return Ok(0);
+    };
     queue.clear_all_but_after(after);
-    let end = request.environment.clock().elapsed().saturating_add(request.deadline);
+    let end = request
+        .environment
+        .clock()
+        .elapsed()
+        .saturating_add(request.deadline);
     let archive = Archive::open(request.environment, request.plan, end)?;
     let size = request.plan.segment_size()?;
     let worker = Worker {
@@ -116,8 +124,7 @@ impl Worker<'_> {
             return Ok(false);
         }
         let unwritable = |error: std::io::Error| {
-            Failure::new(Code::LocalFile, format!("cannot write {}", path.display()))
-                .because(error)
+            Failure::new(Code::LocalFile, format!("cannot write {}", path.display())).because(error)
         };
         let mut file = OpenOptions::new()
             .read(true)
@@ -127,7 +134,9 @@ impl Worker<'_> {
             .mode(0o600)
             .open(&staged)
             .map_err(unwritable)?;
-        let copied = self.archive.copy_planned(WalFileName::Segment(name), &mut file);
+        let copied = self
+            .archive
+            .copy_planned(WalFileName::Segment(name), &mut file);
         let done = copied.and_then(|()| std::fs::rename(&staged, &path).map_err(unwritable));
         if done.is_err() {
             let _ = std::fs::remove_file(&staged);

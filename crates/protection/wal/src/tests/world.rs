@@ -7,16 +7,22 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
+use jiff::Timestamp;
 use lifeboat_environment::{Environment, Failpoints, SystemClock, SystemRandom};
 use lifeboat_model::{Lsn, SegmentName, SegmentSize, SystemIdentifier, Timeline};
 use lifeboat_objects::{Blocking, Location, Options, Store};
 use lifeboat_repository::binding::BindingBody;
+use lifeboat_repository::enroll::enroll;
 use lifeboat_repository::ids::Incarnation;
 use lifeboat_repository::keys::{Encryption, VaultSecrets, WalReadKey, WriterStream};
 use lifeboat_repository::layout;
+use lifeboat_repository::manifest::{
+    ClusterFacts, Description, Manifest, ManifestBody, Sizes, WalSpan,
+};
 use lifeboat_repository::object::ObjectType;
 use lifeboat_repository::regions::{Regions, Skipped};
 use lifeboat_repository::repository::{ExclusiveCreate, FormatBody, Repository, encode_body};
+use lifeboat_repository::wal_file::{WalContent, WalFacts, encode};
 use lifeboat_telemetry::{Cancel, Outcome, Reporter};
 use tempfile::TempDir;
 
@@ -136,7 +142,11 @@ impl World {
         let root = self.secrets.root().unwrap();
         let kind = ObjectType::Binding;
         let bytes = encode_body(self.secrets.vault(), &key, kind, &body, Some(&root)).unwrap();
-        for region in self.regions.iter().filter(|region| self.repository(region).exists()) {
+        for region in self
+            .regions
+            .iter()
+            .filter(|region| self.repository(region).exists())
+        {
             let created = self.store(region);
             let created = created.create(&key, bytes.clone());
             Blocking::new().unwrap().run(created).unwrap();
@@ -159,7 +169,10 @@ impl World {
         put(216, &8192_u32.to_le_bytes());
         put(220, &131_072_u32.to_le_bytes());
         put(224, &8192_u32.to_le_bytes());
-        put(228, &u32::try_from(self.size.bytes()).unwrap().to_le_bytes());
+        put(
+            228,
+            &u32::try_from(self.size.bytes()).unwrap().to_le_bytes(),
+        );
         let crc = crc32c::crc32c(&bytes[..288]);
         bytes[288..292].copy_from_slice(&crc.to_le_bytes());
         bytes
@@ -228,11 +241,18 @@ impl World {
 
     fn open(&self, blocking: &Blocking, resting: &BTreeSet<String>) -> Outcome<Regions> {
         let (mut repositories, mut skipped) = (Vec::new(), Vec::new());
-        for region in self.regions.iter().filter(|region| !resting.contains(**region)) {
+        for region in self
+            .regions
+            .iter()
+            .filter(|region| !resting.contains(**region))
+        {
             match blocking.run(Repository::open(self.store(region))) {
                 Ok(repository) => repositories.push(repository),
                 Err(failure) => {
-                    skipped.push(Skipped { region: (*region).to_owned(), failure });
+                    skipped.push(Skipped {
+                        region: (*region).to_owned(),
+                        failure,
+                    });
                 }
             }
         }
@@ -324,6 +344,95 @@ impl World {
     pub fn object(&self, region: &str, name: &str) -> PathBuf {
         let key = layout::wal(self.stream.keys.stream(), name).unwrap();
         self.repository(region).join(key.as_str())
+    }
+
+    /// The repositories that are there.
+    pub fn open_regions(&self) -> Regions {
+        self.open(&Blocking::new().unwrap(), &BTreeSet::new())
+            .unwrap()
+    }
+
+    /// Puts a segment with these facts into a region, without a cluster.
+    pub fn put(&self, region: &str, name: &str, facts: &WalFacts) {
+        let keys = &self.stream.keys;
+        let key = layout::wal(keys.stream(), name).unwrap();
+        let history = name.ends_with(".history");
+        let kind = if history {
+            ObjectType::History
+        } else {
+            ObjectType::Segment
+        };
+        let plain = vec![0; usize::try_from(self.size.bytes()).unwrap()];
+        let content = WalContent {
+            plain: &plain,
+            digest: keys.content_digest(&plain),
+            facts,
+        };
+        let bytes = encode(keys, &self.environment, kind, &key, 1, &content).unwrap();
+        Blocking::new()
+            .unwrap()
+            .run(self.store(region).create(&key, bytes))
+            .unwrap();
+    }
+
+    /// Puts a manifest of a backup into every region.
+    pub fn put_backup(&self, name: &str, timeline: u32, (start, stop): (u64, u64), at: i64) {
+        let blocking = Blocking::new().unwrap();
+        let mut regions = self.open_regions();
+        let enrolled = enroll(&self.environment, &mut regions, &self.secrets, "test");
+        let writer = blocking.run(enrolled).unwrap();
+        let stopped_at = Timestamp::from_second(at).unwrap();
+        let body = ManifestBody {
+            name: name.to_owned(),
+            predecessor: None,
+            committed_at: stopped_at,
+            object_table: Vec::new(),
+            wal: [start, stop].map(|at| self.name(timeline, at / self.size.bytes()).to_string()),
+            sealed: String::new(),
+        };
+        let description = self.description(timeline, start, stop, stopped_at);
+        let signer = writer.signing().unwrap();
+        let keys = &self.stream.keys;
+        let (key, bytes) =
+            Manifest::encode(keys, &self.environment, &signer, body, &description).unwrap();
+        blocking.run(regions.create(&key, &bytes)).unwrap();
+    }
+
+    fn description(&self, timeline: u32, start: u64, stop: u64, at: Timestamp) -> Description {
+        let wal = WalSpan {
+            timeline: Timeline(timeline),
+            start: Lsn(start),
+            stop: Lsn(stop),
+        };
+        Description {
+            database: DATABASE.to_owned(),
+            label: None,
+            region: "east".to_owned(),
+            started_at: at,
+            stopped_at: at,
+            cluster: ClusterFacts {
+                system_identifier: SYSTEM,
+                incarnation: self.stream.incarnation,
+                major: 15,
+                version: 150_000,
+                catalog_version: 202_209_061,
+                block_bytes: 8192,
+                wal_segment_bytes: u32::try_from(self.size.bytes()).unwrap(),
+                data_checksums: true,
+                from_standby: false,
+                data_directory: "/data".to_owned(),
+            },
+            wal,
+            backup_label: String::new(),
+            tablespace_map: String::new(),
+            tablespaces: Vec::new(),
+            outside: Vec::new(),
+            file_table: Vec::new(),
+            boot_set: Vec::new(),
+            damaged_pages: Vec::new(),
+            sizes: Sizes::default(),
+            tool: "test".to_owned(),
+        }
     }
 
     /// Takes a region away, as a disk that is not mounted.

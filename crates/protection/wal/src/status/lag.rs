@@ -1,0 +1,68 @@
+//! What one region has and another lacks.
+
+use std::collections::BTreeSet;
+
+use lifeboat_model::WalFileName;
+use serde::Serialize;
+
+use super::Gap;
+use super::inventory::Inventory;
+
+/// What a region lacks that another has.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize)]
+pub struct Lag {
+    /// How many segments.
+    pub segments: u64,
+    /// Which segments.
+    pub ranges: Vec<Gap>,
+    /// Which history files.
+    pub histories: Vec<String>,
+    /// Which backups.
+    pub backups: Vec<String>,
+}
+
+impl Lag {
+    /// Whether nothing lacks.
+    pub fn is_empty(&self) -> bool {
+        self.segments == 0 && self.histories.is_empty() && self.backups.is_empty()
+    }
+
+    pub(super) fn of(own: &Inventory<'_>, all: &[Inventory<'_>]) -> Self {
+        let mut lag = Self::default();
+        let timelines: BTreeSet<_> = all.iter().flat_map(Inventory::timelines).collect();
+        for timeline in timelines {
+            let numbers = |inventory: &Inventory<'_>| -> BTreeSet<u64> {
+                let segments = inventory.timelines.get(&timeline);
+                segments
+                    .into_iter()
+                    .flat_map(|segments| segments.keys().copied())
+                    .collect()
+            };
+            let known: BTreeSet<u64> = all.iter().flat_map(numbers).collect();
+            let missing: Vec<u64> = known.difference(&numbers(own)).copied().collect();
+            lag.segments += missing.len() as u64;
+            for range in missing.chunk_by(|one, next| one + 1 == *next) {
+                if let (Some(first), Some(last)) = (range.first(), range.last()) {
+                    lag.ranges.extend(own.gap(timeline, *first, *last));
+                }
+            }
+            let known = all
+                .iter()
+                .any(|inventory| inventory.ancestors(timeline).is_some());
+            if known && own.ancestors(timeline).is_none() {
+                lag.histories
+                    .push(WalFileName::History(timeline).to_string());
+            }
+        }
+        let names = |inventory: &Inventory<'_>| -> BTreeSet<String> {
+            inventory
+                .backups()
+                .iter()
+                .map(|backup| backup.name.clone())
+                .collect()
+        };
+        let known: BTreeSet<String> = all.iter().flat_map(names).collect();
+        lag.backups = known.difference(&names(own)).cloned().collect();
+        lag
+    }
+}
