@@ -1,1 +1,8 @@
-//! End-to-end scenarios over real processes
+//! End-to-end scenarios over real processes: what they share.
+//!
+//! The scenarios themselves lie in `tests/scenarios`, a file for each promise.
+
+pub mod ledger;
+pub mod objects;
+pub mod restored;
+pub mod world;

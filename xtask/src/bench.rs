@@ -96,10 +96,7 @@ fn rounds(
         let mut round = Round::default();
         for contender in &contenders {
             let measured = once(task, ground, contender, number)?;
-            eprintln!(
-                "bench: {task:?} {number}/{count} {}: {measured}",
-                contender.name()
-            );
+            eprintln!("bench: {task:?} {number}/{count} {}: {measured}", contender.name());
             round.results.insert(contender.name().to_owned(), measured);
         }
         rounds.push(round);
@@ -166,9 +163,7 @@ fn restore(ground: &Ground, contender: &Contender, delta: bool) -> Result<Measur
     if !delta {
         contender.empty_target()?;
     }
-    measure(ground, |runner| {
-        runner.run(&mut contender.restore(&target, delta)?)
-    })
+    measure(ground, |runner| runner.run(&mut contender.restore(&target, delta)?))
 }
 
 /// Drains 64 segments in the archiver's way: one process after the other, each for the oldest
@@ -176,9 +171,7 @@ fn restore(ground: &Ground, contender: &Contender, delta: bool) -> Result<Measur
 fn push(ground: &Ground, contender: &Contender) -> Result<Measured> {
     contender.reset()?;
     let segments = ground.segments();
-    let Some((first, rest)) = segments.split_first() else {
-        bail!("there is no WAL")
-    };
+    let Some((first, rest)) = segments.split_first() else { bail!("there is no WAL") };
     // The first push of a new repository does work that later ones do not.
     ground.mark_ready(std::slice::from_ref(first))?;
     measure(ground, |runner| runner.run(&mut contender.push(first)?))?;
@@ -198,9 +191,7 @@ fn push(ground: &Ground, contender: &Contender) -> Result<Measured> {
 fn fetch(ground: &Ground, contender: &Contender) -> Result<Measured> {
     contender.restore_state()?;
     let segments = ground.segments();
-    let Some((_, wanted)) = segments.split_last() else {
-        bail!("there is no WAL")
-    };
+    let Some((_, wanted)) = segments.split_last() else { bail!("there is no WAL") };
     let measured = measure(ground, |runner| {
         for name in wanted {
             runner.run(&mut contender.fetch(name, &ground.fetched(name))?)?;

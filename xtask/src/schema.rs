@@ -31,10 +31,7 @@ pub fn check(root: &Path) -> Result<()> {
 
 fn generated() -> Result<[(&'static str, String); 2]> {
     let spec = lifeboat_model::schema_json();
-    Ok([
-        ("docs/schema/lifeboat.schema.json", spec),
-        ("docs/errors.md", errors()?),
-    ])
+    Ok([("docs/schema/lifeboat.schema.json", spec), ("docs/errors.md", errors()?)])
 }
 
 /// Every code with its page.
@@ -46,11 +43,7 @@ fn errors() -> Result<String> {
     );
     for code in Code::ALL {
         let exit = code.kind().exit_code();
-        writeln!(
-            text,
-            "| [{code}](errors/{code}.md) | {} | {exit} |",
-            code.title()
-        )?;
+        writeln!(text, "| [{code}](errors/{code}.md) | {} | {exit} |", code.title())?;
     }
     Ok(text)
 }

@@ -27,16 +27,10 @@ pub fn run(root: &Path, nextest: &[String]) -> Result<()> {
         cargo("deny --log-level error check --show-stats bans licenses sources")
     });
     report.part("schema", || schema::check(root));
-    report.part("doctests", || {
-        cargo("test --quiet --locked --workspace --doc")
-    });
+    report.part("doctests", || cargo("test --quiet --locked --workspace --doc"));
     // Last, so that its summary stands at the end.
     report.part("tests", || {
-        self::cargo(
-            root,
-            "nextest run --locked --workspace --profile ci",
-            nextest,
-        )
+        self::cargo(root, "nextest run --locked --workspace --profile ci", nextest)
     });
     report.finish()
 }
@@ -54,27 +48,20 @@ impl Report {
         if let Err(error) = &result {
             eprintln!("test: {name} failed: {error:#}");
         }
-        self.parts
-            .push((name, SystemClock.elapsed().saturating_sub(start), result));
+        self.parts.push((name, SystemClock.elapsed().saturating_sub(start), result));
     }
 
     fn finish(self) -> Result<()> {
         let mut table = Table::new();
-        table
-            .load_style(NOTHING)
-            .set_header(["part", "minutes", "result"]);
+        table.load_style(NOTHING).set_header(["part", "minutes", "result"]);
         for (name, time, result) in &self.parts {
             let minutes = format!("{:.1}", time.as_secs_f64() / 60.0);
             let verdict = if result.is_ok() { "ok" } else { "FAILED" };
             table.add_row([name, minutes.as_str(), verdict]);
         }
         eprintln!("{table}");
-        let failed: Vec<&str> = self
-            .parts
-            .iter()
-            .filter(|part| part.2.is_err())
-            .map(|part| part.0)
-            .collect();
+        let failed: Vec<&str> =
+            self.parts.iter().filter(|part| part.2.is_err()).map(|part| part.0).collect();
         if !failed.is_empty() {
             bail!("failed: {}", failed.join(", "));
         }

@@ -40,10 +40,7 @@ impl Contender {
     /// Builds Lifeboat for release and writes its spec: one region, encryption on.
     pub fn lifeboat(root: &Path, ground: &Ground) -> Result<Self> {
         let mut build = Command::new("cargo");
-        let status = build
-            .args(["build", "--release", "--locked"])
-            .current_dir(root)
-            .status()?;
+        let status = build.args(["build", "--release", "--locked"]).current_dir(root).status()?;
         if !status.success() {
             bail!("the release build ended with {status}");
         }
@@ -85,13 +82,7 @@ services:
 "
             ),
         )?;
-        Ok(Self {
-            name,
-            mode: Mode::Synchronous,
-            folder,
-            data,
-            program,
-        })
+        Ok(Self { name, mode: Mode::Synchronous, folder, data, program })
     }
 
     /// Configures pgBackRest as its users do who want it fast.
@@ -131,13 +122,7 @@ pg1-user=postgres
 "
             ),
         )?;
-        Ok(Self {
-            name,
-            mode,
-            folder,
-            data,
-            program: Program::PgBackRest,
-        })
+        Ok(Self { name, mode, folder, data, program: Program::PgBackRest })
     }
 
     /// How tables call it.
@@ -227,26 +212,17 @@ pg1-user=postgres
         let mut command = match &self.program {
             Program::Lifeboat(lifeboat) => {
                 let mut command = Command::new(lifeboat.program());
-                command
-                    .arg("--spec")
-                    .arg(self.folder.join("lifeboat.yaml"))
-                    .arg("--here=east");
+                command.arg("--spec").arg(self.folder.join("lifeboat.yaml")).arg("--here=east");
                 command
             }
             Program::PgBackRest => {
                 let mut command = Command::new("/usr/bin/pgbackrest");
                 let configuration = self.folder.join("pgbackrest.conf");
-                command
-                    .arg(format!("--config={}", configuration.display()))
-                    .arg("--stanza=bench");
+                command.arg(format!("--config={}", configuration.display())).arg("--stanza=bench");
                 command
             }
         };
-        command
-            .args(words)
-            .env_clear()
-            .env("PATH", "/usr/bin:/bin")
-            .current_dir(&self.data);
+        command.args(words).env_clear().env("PATH", "/usr/bin:/bin").current_dir(&self.data);
         Account::of_server()?.apply(&mut command);
         Ok(command)
     }
@@ -300,11 +276,7 @@ pg1-user=postgres
         remove(&self.folder.join(to))?;
         let from = self.folder.join(from);
         if from.exists() {
-            run(Command::new("cp")
-                .arg("-a")
-                .arg(from)
-                .arg(self.folder.join(to)))?
-            .success()?;
+            run(Command::new("cp").arg("-a").arg(from).arg(self.folder.join(to)))?.success()?;
         }
         Ok(())
     }

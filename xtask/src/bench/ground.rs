@@ -37,20 +37,14 @@ impl Ground {
         let script = scratch.join(ARCHIVE);
         let builder = Cluster::builder(DEBIAN_MAJOR)
             .setting("archive_mode = on")
-            .setting(format!(
-                "archive_command = '/bin/sh {} %p'",
-                script.display()
-            ))
+            .setting(format!("archive_command = '/bin/sh {} %p'", script.display()))
             .setting("shared_buffers = 512MB")
             .setting("maintenance_work_mem = 256MB")
             .setting("max_wal_size = 8GB")
             .setting("checkpoint_timeout = 1h")
             .setting("autovacuum = off");
-        let ground = Self {
-            scratch,
-            cluster: RefCell::new(builder.create()?),
-            segments: Vec::new(),
-        };
+        let ground =
+            Self { scratch, cluster: RefCell::new(builder.create()?), segments: Vec::new() };
         ground.archive("exit 0")?;
         eprintln!("bench: filling a cluster of scale {scale}");
         ground.cluster.borrow_mut().start()?;
@@ -93,10 +87,7 @@ impl Ground {
              ('pgbench_accounts', 'documents', 'photos')",
         )?;
         let total = cluster.psql("SELECT sum(pg_database_size(oid)) / 1000000 FROM pg_database")?;
-        Ok(format!(
-            "{} MB: {sizes}",
-            total.split('.').next().unwrap_or_default()
-        ))
+        Ok(format!("{} MB: {sizes}", total.split('.').next().unwrap_or_default()))
     }
 
     /// A folder for a contender.
@@ -156,9 +147,7 @@ impl Ground {
         cluster
             .psql("SELECT pg_logical_emit_message(true, 'bench', ''); SELECT pg_switch_wal()")?;
         let waiting = "SELECT count(*) FROM pg_ls_archive_statusdir() WHERE name LIKE '%.ready'";
-        cluster
-            .wait_for(waiting, "0")
-            .context("the archive command does not work")?;
+        cluster.wait_for(waiting, "0").context("the archive command does not work")?;
         cluster.psql("CHECKPOINT").map(drop)
     }
 
@@ -216,10 +205,7 @@ impl Ground {
     /// What the archiver does after its command exited with 0.
     pub fn mark_done(&self, name: &str) -> Result<()> {
         let status = self.data().join("pg_wal/archive_status");
-        fs::rename(
-            status.join(format!("{name}.ready")),
-            status.join(format!("{name}.done")),
-        )?;
+        fs::rename(status.join(format!("{name}.ready")), status.join(format!("{name}.done")))?;
         Ok(())
     }
 
@@ -231,9 +217,7 @@ impl Ground {
     /// Fetches the last segment, so that what only a first fetch does is done.
     pub fn fetch_last(&self, contender: &Contender) -> Result<()> {
         let last = self.segments.last().context("there is no WAL")?;
-        measure(self, |runner| {
-            runner.run(&mut contender.fetch(last, &self.fetched(last))?)
-        })?;
+        measure(self, |runner| runner.run(&mut contender.fetch(last, &self.fetched(last))?))?;
         fs::remove_file(self.fetched(last))?;
         Ok(())
     }
@@ -274,25 +258,18 @@ pub fn diverge(data: &Path, round: usize) -> Result<Vec<Changed>> {
     let mut state = round as u64 + 1;
     for entry in WalkDir::new(data.join("base")).sort_by_file_name() {
         let entry = entry?;
-        let relation = entry
-            .file_name()
-            .to_string_lossy()
-            .starts_with(|c: char| c.is_ascii_digit());
+        let relation =
+            entry.file_name().to_string_lossy().starts_with(|c: char| c.is_ascii_digit());
         if !entry.file_type().is_file() || !relation {
             continue;
         }
         let file = File::options().write(true).open(entry.path())?;
         for page in 0..entry.metadata()?.len() / PAGE as u64 {
-            state = state
-                .wrapping_mul(6_364_136_223_846_793_005)
-                .wrapping_add(1);
+            state = state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1);
             if (state >> 33).is_multiple_of(20) {
                 let offset = page * PAGE as u64 + PAGE as u64 / 2;
                 file.write_all_at(&MARK, offset)?;
-                changed.push(Changed {
-                    file: entry.path().to_owned(),
-                    offset,
-                });
+                changed.push(Changed { file: entry.path().to_owned(), offset });
             }
         }
     }
@@ -308,10 +285,7 @@ pub fn assert_healed(changed: &[Changed]) -> Result<()> {
         let mut bytes = [0; MARK.len()];
         File::open(file)?.read_exact_at(&mut bytes, *offset)?;
         if bytes == MARK {
-            bail!(
-                "the delta restore left {} at {offset} overwritten",
-                file.display()
-            );
+            bail!("the delta restore left {} at {offset} overwritten", file.display());
         }
     }
     Ok(())

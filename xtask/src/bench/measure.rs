@@ -33,15 +33,8 @@ pub struct Measured {
 impl fmt::Display for Measured {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
         let peak = lifeboat_telemetry::bytes(self.peak_bytes);
-        let Self {
-            wall_seconds,
-            cpu_seconds,
-            ..
-        } = self;
-        write!(
-            formatter,
-            "{wall_seconds:.2} s, {cpu_seconds:.2} CPU s, peak {peak}"
-        )?;
+        let Self { wall_seconds, cpu_seconds, .. } = self;
+        write!(formatter, "{wall_seconds:.2} s, {cpu_seconds:.2} CPU s, peak {peak}")?;
         match self.stored_bytes {
             Some(bytes) => write!(formatter, ", stored {}", lifeboat_telemetry::bytes(bytes)),
             None => Ok(()),
@@ -58,13 +51,8 @@ impl Runner {
     /// Runs a command to its end; an exit code other than 0 is an error with its output.
     pub fn run(&self, command: &mut Command) -> Result<()> {
         let output = File::create(&self.log)?;
-        command
-            .stdin(Stdio::null())
-            .stdout(output.try_clone()?)
-            .stderr(output);
-        let status = command
-            .status()
-            .with_context(|| format!("cannot start {command:?}"))?;
+        command.stdin(Stdio::null()).stdout(output.try_clone()?).stderr(output);
+        let status = command.status().with_context(|| format!("cannot start {command:?}"))?;
         if !status.success() {
             let said = fs::read_to_string(&self.log).unwrap_or_default();
             bail!("{command:?} ended with {status}\n{said}");
@@ -103,17 +91,12 @@ pub fn measure(ground: &Ground, work: impl FnOnce(&Runner) -> Result<()>) -> Res
 fn cpu_seconds() -> Result<f64> {
     let usage = getrusage(UsageWho::RUSAGE_CHILDREN)?;
     let times = [usage.user_time(), usage.system_time()];
-    Ok(times
-        .iter()
-        .map(|time| time.tv_sec() as f64 + time.tv_usec() as f64 / 1e6)
-        .sum())
+    Ok(times.iter().map(|time| time.tv_sec() as f64 + time.tv_usec() as f64 / 1e6).sum())
 }
 
 /// The tool's processes: all children of this one but the server.
 fn tools(server: Option<Pid>) -> impl Iterator<Item = Pid> {
-    children(getpid())
-        .into_iter()
-        .filter(move |pid| Some(*pid) != server)
+    children(getpid()).into_iter().filter(move |pid| Some(*pid) != server)
 }
 
 fn wait_for_orphans(server: Option<Pid>) -> Result<()> {
@@ -133,28 +116,15 @@ fn sample(server: Option<Pid>, peak: &AtomicU64, done: &AtomicBool) {
 /// The resident set of a process and all below it. Shared pages count once a process.
 fn resident_bytes(pid: Pid) -> u64 {
     let statm = fs::read_to_string(format!("/proc/{pid}/statm")).unwrap_or_default();
-    let pages: u64 = statm
-        .split(' ')
-        .nth(1)
-        .and_then(|pages| pages.parse().ok())
-        .unwrap_or(0);
+    let pages: u64 = statm.split(' ').nth(1).and_then(|pages| pages.parse().ok()).unwrap_or(0);
     let below: u64 = children(pid).into_iter().map(resident_bytes).sum();
     (pages * 4096).saturating_add(below)
 }
 
 /// The children of each thread of a process; cheaper than a walk through all of `/proc`.
 fn children(pid: Pid) -> Vec<Pid> {
-    let threads = fs::read_dir(format!("/proc/{pid}/task"))
-        .into_iter()
-        .flatten()
-        .flatten();
+    let threads = fs::read_dir(format!("/proc/{pid}/task")).into_iter().flatten().flatten();
     let lists = threads.map(|thread| fs::read_to_string(thread.path().join("children")));
-    let text = lists
-        .map(Result::unwrap_or_default)
-        .collect::<Vec<_>>()
-        .join(" ");
-    text.split_whitespace()
-        .filter_map(|pid| pid.parse().ok())
-        .map(Pid::from_raw)
-        .collect()
+    let text = lists.map(Result::unwrap_or_default).collect::<Vec<_>>().join(" ");
+    text.split_whitespace().filter_map(|pid| pid.parse().ok()).map(Pid::from_raw).collect()
 }

@@ -46,11 +46,7 @@ impl Report {
     /// Begins a report on a cluster.
     pub fn new(scale: f64, cluster: String) -> Self {
         println!("cluster: {cluster}");
-        Self {
-            scale,
-            cluster,
-            tasks: Vec::new(),
-        }
+        Self { scale, cluster, tasks: Vec::new() }
     }
 
     /// Adds a task and prints it.
@@ -90,9 +86,7 @@ impl Report {
 }
 
 fn name(task: Task) -> String {
-    task.to_possible_value()
-        .map(|value| value.get_name().to_owned())
-        .unwrap_or_default()
+    task.to_possible_value().map(|value| value.get_name().to_owned()).unwrap_or_default()
 }
 
 fn print_task(task: Task, rounds: &[Round]) {
@@ -110,14 +104,7 @@ fn print_task(task: Task, rounds: &[Round]) {
     }
     println!("{table}");
     for (name, by_metric) in ratios(rounds) {
-        for (
-            metric,
-            Ratios {
-                of_medians,
-                median_of_pairs,
-            },
-        ) in by_metric
-        {
+        for (metric, Ratios { of_medians, median_of_pairs }) in by_metric {
             println!(
                 "{name} / {OURS}, {metric}: {of_medians:.2} of the medians, \
                  {median_of_pairs:.2} median of the pairs"
@@ -133,33 +120,18 @@ fn row(round: &str, name: &str, measured: &Measured) -> [String; 6] {
         format!("{:.2}", measured.wall_seconds),
         format!("{:.2}", measured.cpu_seconds),
         format!("{:.0}", measured.peak_bytes as f64 / 1_048_576.0),
-        measured
-            .stored_bytes
-            .map(|bytes| format!("{:.1}", bytes as f64 / 1e6))
-            .unwrap_or_default(),
+        measured.stored_bytes.map(|bytes| format!("{:.1}", bytes as f64 / 1e6)).unwrap_or_default(),
     ]
 }
 
 fn medians(rounds: &[Round]) -> BTreeMap<String, Measured> {
-    let names = rounds
-        .first()
-        .map(|round| round.results.keys())
-        .into_iter()
-        .flatten();
+    let names = rounds.first().map(|round| round.results.keys()).into_iter().flatten();
     let of = |name: &str, metric: Metric| {
-        median(
-            rounds
-                .iter()
-                .filter_map(|round| round.results.get(name))
-                .map(metric)
-                .collect(),
-        )
+        median(rounds.iter().filter_map(|round| round.results.get(name)).map(metric).collect())
     };
     names
         .map(|name| {
-            let stored = rounds
-                .iter()
-                .any(|round| round.results[name].stored_bytes.is_some());
+            let stored = rounds.iter().any(|round| round.results[name].stored_bytes.is_some());
             let measured = Measured {
                 wall_seconds: of(name, |one| one.wall_seconds),
                 cpu_seconds: of(name, |one| one.cpu_seconds),
@@ -181,11 +153,7 @@ fn ratios(rounds: &[Round]) -> BTreeMap<String, BTreeMap<&'static str, Ratios>> 
         ("stored", |one| one.stored_bytes.unwrap_or(0) as f64),
     ];
     let mut found: BTreeMap<String, BTreeMap<&'static str, Ratios>> = BTreeMap::new();
-    let names = rounds
-        .first()
-        .map(|round| round.results.keys())
-        .into_iter()
-        .flatten();
+    let names = rounds.first().map(|round| round.results.keys()).into_iter().flatten();
     for other in names.filter(|name| *name != OURS) {
         for (metric, value) in metrics {
             let pairs: Vec<(f64, f64)> = rounds
@@ -198,14 +166,8 @@ fn ratios(rounds: &[Round]) -> BTreeMap<String, BTreeMap<&'static str, Ratios>> 
                 let (others, ours): (Vec<f64>, Vec<f64>) = pairs.iter().copied().unzip();
                 let of_medians = median(others) / median(ours);
                 let median_of_pairs = median(pairs.iter().map(|(o, u)| o / u).collect());
-                let ratios = Ratios {
-                    of_medians,
-                    median_of_pairs,
-                };
-                found
-                    .entry(other.clone())
-                    .or_default()
-                    .insert(metric, ratios);
+                let ratios = Ratios { of_medians, median_of_pairs };
+                found.entry(other.clone()).or_default().insert(metric, ratios);
             }
         }
     }

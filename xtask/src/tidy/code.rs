@@ -21,18 +21,11 @@ pub(super) fn check(tree: &Tree) -> Vec<Finding> {
 }
 
 fn check_file(file: &File) -> Vec<Finding> {
-    let mut rules = Rules {
-        path: &file.path,
-        test: is_test(&file.path),
-        findings: Vec::new(),
-    };
+    let mut rules = Rules { path: &file.path, test: is_test(&file.path), findings: Vec::new() };
     rules.file_length(&file.text);
     match syn::parse_file(&file.text) {
         Ok(syntax) => rules.visit_file(&syntax),
-        Err(error) => rules.add(
-            error.span().start().line,
-            format!("cannot be parsed: {error}"),
-        ),
+        Err(error) => rules.add(error.span().start().line, format!("cannot be parsed: {error}")),
     }
     rules.findings
 }
@@ -55,9 +48,7 @@ impl Rules<'_> {
 
     fn file_length(&mut self, text: &str) {
         let lines = text.lines().count();
-        let name = Path::new(self.path)
-            .file_name()
-            .and_then(|name| name.to_str());
+        let name = Path::new(self.path).file_name().and_then(|name| name.to_str());
         let flow = name.is_some_and(|name| FLOW_FILES.contains(&name));
         let limit = if flow { FLOW_LINES } else { FILE_LINES };
         if !self.test && lines > limit {
@@ -67,18 +58,10 @@ impl Rules<'_> {
 
     fn function_length(&mut self, signature: &Signature, body: &Block) {
         let first = signature.span().start().line;
-        let lines = body
-            .span()
-            .end()
-            .line
-            .saturating_sub(first)
-            .saturating_add(1);
+        let lines = body.span().end().line.saturating_sub(first).saturating_add(1);
         if !self.test && lines > FUNCTION_LINES {
             let name = &signature.ident;
-            self.add(
-                first,
-                format!("fn {name} has {lines} lines; the limit is {FUNCTION_LINES}"),
-            );
+            self.add(first, format!("fn {name} has {lines} lines; the limit is {FUNCTION_LINES}"));
         }
     }
 }
@@ -106,15 +89,9 @@ impl<'ast> Visit<'ast> for Rules<'_> {
         if EMPTY_NAMES.iter().any(|name| item.ident == name) {
             self.add(line, format!("a module named {} says nothing", item.ident));
         }
-        let tests = item
-            .attrs
-            .iter()
-            .any(|attribute| names(attribute, "cfg", &["test"]));
+        let tests = item.attrs.iter().any(|attribute| names(attribute, "cfg", &["test"]));
         if tests && item.content.is_some() {
-            self.add(
-                line,
-                "tests stand in a file of their own, foo/tests.rs beside foo.rs",
-            );
+            self.add(line, "tests stand in a file of their own, foo/tests.rs beside foo.rs");
         }
         visit::visit_item_mod(self, item);
     }
@@ -122,10 +99,7 @@ impl<'ast> Visit<'ast> for Rules<'_> {
     fn visit_attribute(&mut self, attribute: &'ast Attribute) {
         let line = attribute.span().start().line;
         if attribute.path().is_ident("allow") || names(attribute, "cfg_attr", &["allow"]) {
-            self.add(
-                line,
-                "write #[expect(lint, reason = \"...\")] instead of allow",
-            );
+            self.add(line, "write #[expect(lint, reason = \"...\")] instead of allow");
         }
         if names(attribute, "serde", &["flatten", "untagged"]) {
             self.add(line, "serde's flatten and untagged spoil error messages");
@@ -136,10 +110,7 @@ impl<'ast> Visit<'ast> for Rules<'_> {
     fn visit_macro(&mut self, item: &'ast Macro) {
         for name in ["todo", "unimplemented"] {
             if item.path.is_ident(name) {
-                self.add(
-                    item.span().start().line,
-                    format!("{name}! must not be committed"),
-                );
+                self.add(item.span().start().line, format!("{name}! must not be committed"));
             }
         }
         visit::visit_macro(self, item);

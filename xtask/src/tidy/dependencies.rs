@@ -61,12 +61,8 @@ pub fn packages(root: &Path) -> Result<Vec<Package>> {
         packages: Vec<Package>,
     }
     let mut command = Command::new("cargo");
-    command
-        .args(["metadata", "--no-deps", "--offline", "--format-version=1"])
-        .current_dir(root);
-    let output = lifeboat_testkit::process::run(&mut command)?
-        .success()?
-        .stdout;
+    command.args(["metadata", "--no-deps", "--offline", "--format-version=1"]).current_dir(root);
+    let output = lifeboat_testkit::process::run(&mut command)?.success()?.stdout;
     Ok(serde_json::from_str::<Metadata>(&output)?.packages)
 }
 
@@ -81,22 +77,14 @@ fn check_package(package: &Package) -> Vec<Finding> {
     };
     let manifest = format!("crates/{user}/Cargo.toml");
     let Some(rank) = ORDER.iter().position(|known| *known == user) else {
-        return vec![Finding::new(
-            manifest,
-            0,
-            "the crate has no place in tidy's ORDER",
-        )];
+        return vec![Finding::new(manifest, 0, "the crate has no place in tidy's ORDER")];
     };
     let mut findings = Vec::new();
     for dependency in &package.dependencies {
         if dependency.name == "object_store" && user != "storage/objects" {
             findings.push("only storage/objects may use object_store".to_owned());
         }
-        let Some(used) = dependency
-            .path
-            .as_deref()
-            .and_then(|path| folder_of_crate(path))
-        else {
+        let Some(used) = dependency.path.as_deref().and_then(|path| folder_of_crate(path)) else {
             continue;
         };
         let assurance = used.starts_with("assurance/");
@@ -104,23 +92,12 @@ fn check_package(package: &Package) -> Vec<Finding> {
             continue;
         }
         if assurance && !user.starts_with("assurance/") {
-            findings.push(format!(
-                "{used} is never shipped: only a dev-dependency may name it"
-            ));
-        } else if ORDER
-            .iter()
-            .position(|known| *known == used)
-            .is_none_or(|used| used >= rank)
-        {
-            findings.push(format!(
-                "{used} comes after {user} and must not be used by it"
-            ));
+            findings.push(format!("{used} is never shipped: only a dev-dependency may name it"));
+        } else if ORDER.iter().position(|known| *known == used).is_none_or(|used| used >= rank) {
+            findings.push(format!("{used} comes after {user} and must not be used by it"));
         }
     }
-    findings
-        .into_iter()
-        .map(|message| Finding::new(manifest.clone(), 0, message))
-        .collect()
+    findings.into_iter().map(|message| Finding::new(manifest.clone(), 0, message)).collect()
 }
 
 /// `foundation/model` of `/somewhere/crates/foundation/model/Cargo.toml`.

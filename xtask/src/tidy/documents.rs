@@ -53,16 +53,9 @@ fn decisions(tree: &Tree) -> Vec<Finding> {
         if name == "README.md" {
             continue;
         }
-        let number = name
-            .split_once('-')
-            .map(|(number, _)| number)
-            .unwrap_or_default();
+        let number = name.split_once('-').map(|(number, _)| number).unwrap_or_default();
         if number.len() != 4 || !number.bytes().all(|byte| byte.is_ascii_digit()) {
-            findings.push(Finding::new(
-                file.path.clone(),
-                0,
-                "the name is not NNNN-title.md",
-            ));
+            findings.push(Finding::new(file.path.clone(), 0, "the name is not NNNN-title.md"));
         } else if let Some(first) = seen.insert(number, name) {
             let message = format!("{number} is the number of {first} already");
             findings.push(Finding::new(file.path.clone(), 0, message));
@@ -73,27 +66,17 @@ fn decisions(tree: &Tree) -> Vec<Finding> {
 
 /// ARCHITECTURE.md names every crate, as `folder/crate` or, in its tree, as `crate/`.
 fn architecture(tree: &Tree) -> Vec<Finding> {
-    let page = tree
-        .files
-        .iter()
-        .find(|file| file.path == "ARCHITECTURE.md");
+    let page = tree.files.iter().find(|file| file.path == "ARCHITECTURE.md");
     let text = page.map(|file| file.text.as_str()).unwrap_or_default();
     let manifests = tree.with_ending("/Cargo.toml").filter_map(|file| {
-        let folder = file
-            .path
-            .strip_prefix("crates/")?
-            .strip_suffix("/Cargo.toml")?;
+        let folder = file.path.strip_prefix("crates/")?.strip_suffix("/Cargo.toml")?;
         folder.split_once('/')
     });
     manifests
         .filter(|(folder, name)| !text.contains(&format!("{folder}/{name}")))
         .filter(|(_, name)| !text.contains(&format!(" {name}/")))
         .map(|(folder, name)| {
-            Finding::new(
-                "ARCHITECTURE.md",
-                0,
-                format!("does not name crates/{folder}/{name}"),
-            )
+            Finding::new("ARCHITECTURE.md", 0, format!("does not name crates/{folder}/{name}"))
         })
         .collect()
 }

@@ -30,12 +30,7 @@ pub fn verify_backup(installation: &Installation, data: &Path) -> Result<()> {
     let scratch = Scratch::new()?;
     let copy = scratch.file("backup_manifest", older)?;
     let mut command = Installation::find(16)?.client_command("pg_verifybackup")?;
-    run(command
-        .arg("--no-parse-wal")
-        .arg("--manifest-path")
-        .arg(copy)
-        .arg(data))?
-    .success()?;
+    run(command.arg("--no-parse-wal").arg("--manifest-path").arg(copy).arg(data))?.success()?;
     Ok(())
 }
 
@@ -56,9 +51,7 @@ pub fn amcheck(cluster: &Cluster) -> Result<()> {
     }
     let mut command = cluster.installation().client_command("pg_amcheck")?;
     command.args(["--all", "--install-missing", "--heapallindexed", "--jobs=2"]);
-    command
-        .env("PGHOST", cluster.sockets())
-        .env("PGPORT", cluster.port().to_string());
+    command.env("PGHOST", cluster.sockets()).env("PGPORT", cluster.port().to_string());
     let finished = run(command.env("PGUSER", "postgres"))?.success()?;
     if !finished.stdout.is_empty() {
         bail!("{finished}");
@@ -87,18 +80,11 @@ fn amcheck_indexes(cluster: &Cluster) -> Result<()> {
 /// empties them. A sequence may stand up to 32 values ahead after a recovery: its WAL does.
 pub fn dump(cluster: &Cluster) -> Result<String> {
     let mut command = cluster.installation().client_command("pg_dumpall")?;
-    command
-        .arg("--no-unlogged-table-data")
-        .arg("--dbname")
-        .arg(cluster.connection());
+    command.arg("--no-unlogged-table-data").arg("--dbname").arg(cluster.connection());
     let text = run(&mut command)?.success()?.stdout;
     // Newer minor versions guard the script with a random word.
     let random = |line: &&str| line.starts_with("\\restrict") || line.starts_with("\\unrestrict");
-    Ok(text
-        .lines()
-        .filter(|line| !random(line))
-        .collect::<Vec<_>>()
-        .join("\n"))
+    Ok(text.lines().filter(|line| !random(line)).collect::<Vec<_>>().join("\n"))
 }
 
 /// The first eight bytes of pg_control.
@@ -110,9 +96,7 @@ fn system_identifier(data: &Path) -> Result<String> {
 
 /// A manifest of version 2 as version 1, after checking what only version 2 holds.
 fn first_version(manifest: &str, system_identifier: &str) -> Result<String> {
-    let end = manifest
-        .find("\"Manifest-Checksum\"")
-        .context("no Manifest-Checksum")?;
+    let end = manifest.find("\"Manifest-Checksum\"").context("no Manifest-Checksum")?;
     let (content, last) = manifest.split_at(end);
     if !last.contains(&sum(content)) {
         bail!("the manifest's own checksum is wrong");
@@ -124,10 +108,7 @@ fn first_version(manifest: &str, system_identifier: &str) -> Result<String> {
     }
     let content = content.replacen(version, &version.replace('2', "1"), 1);
     let content = content.replacen(&identifier, "", 1);
-    Ok(format!(
-        "{content}\"Manifest-Checksum\": \"{}\"}}\n",
-        sum(&content)
-    ))
+    Ok(format!("{content}\"Manifest-Checksum\": \"{}\"}}\n", sum(&content)))
 }
 
 fn sum(text: &str) -> String {
@@ -137,9 +118,7 @@ fn sum(text: &str) -> String {
 /// Flips one bit of a file, for tests that expect damage to be found.
 pub fn flip_bit(path: &Path, offset: u64) -> Result<()> {
     let mut bytes = fs::read(path)?;
-    let byte = usize::try_from(offset)
-        .ok()
-        .and_then(|offset| bytes.get_mut(offset));
+    let byte = usize::try_from(offset).ok().and_then(|offset| bytes.get_mut(offset));
     *byte.with_context(|| format!("{} ends before {offset}", path.display()))? ^= 1;
     scratch::write(path, bytes)
 }

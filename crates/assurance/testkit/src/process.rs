@@ -28,17 +28,11 @@ impl Account {
     /// `postgres` for root, otherwise nobody else than who runs the test.
     pub fn of_server() -> Result<Self> {
         if !Uid::effective().is_root() {
-            return Ok(Self {
-                uid: Uid::effective(),
-                gid: Gid::effective(),
-            });
+            return Ok(Self { uid: Uid::effective(), gid: Gid::effective() });
         }
         let user = User::from_name("postgres")?
             .context("there is no user `postgres`; run `cargo xtask install`")?;
-        Ok(Self {
-            uid: user.uid,
-            gid: user.gid,
-        })
+        Ok(Self { uid: user.uid, gid: user.gid })
     }
 
     /// Makes `command` run as this account.
@@ -87,17 +81,8 @@ impl Finished {
 
 impl std::fmt::Display for Finished {
     fn fmt(&self, formatter: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        let Self {
-            shown,
-            code,
-            signal,
-            stdout,
-            stderr,
-        } = self;
-        write!(
-            formatter,
-            "{shown}\nexit code {code:?}, signal {signal:?}\n{stdout}{stderr}"
-        )
+        let Self { shown, code, signal, stdout, stderr } = self;
+        write!(formatter, "{shown}\nexit code {code:?}, signal {signal:?}\n{stdout}{stderr}")
     }
 }
 
@@ -114,18 +99,9 @@ impl Running {
     /// Starts `command` with piped output and `input` on its standard input.
     pub fn spawn(command: &mut Command, input: Option<&str>) -> Result<Self> {
         let shown = show(command);
-        let stdin = if input.is_some() {
-            Stdio::piped()
-        } else {
-            Stdio::null()
-        };
-        command
-            .stdin(stdin)
-            .stdout(Stdio::piped())
-            .stderr(Stdio::piped());
-        let mut child = command
-            .spawn()
-            .with_context(|| format!("cannot start {shown}"))?;
+        let stdin = if input.is_some() { Stdio::piped() } else { Stdio::null() };
+        command.stdin(stdin).stdout(Stdio::piped()).stderr(Stdio::piped());
+        let mut child = command.spawn().with_context(|| format!("cannot start {shown}"))?;
         let stdout = child.stdout.take().map(collect);
         let stderr = child.stderr.take().map(collect);
         if let (Some(mut pipe), Some(text)) = (child.stdin.take(), input) {
@@ -134,12 +110,7 @@ impl Running {
             // It may also end without reading: its exit status tells, not this pipe.
             std::thread::spawn(move || drop(pipe.write_all(text.as_bytes())));
         }
-        Ok(Self {
-            child,
-            shown,
-            stdout,
-            stderr,
-        })
+        Ok(Self { child, shown, stdout, stderr })
     }
 
     /// The process id.
@@ -165,9 +136,7 @@ impl Running {
         }
         let status = self.child.wait()?;
         let text = |thread: Option<JoinHandle<Vec<u8>>>| {
-            let bytes = thread
-                .and_then(|thread| thread.join().ok())
-                .unwrap_or_default();
+            let bytes = thread.and_then(|thread| thread.join().ok()).unwrap_or_default();
             String::from_utf8_lossy(&bytes).into_owned()
         };
         let finished = Finished {
@@ -216,18 +185,12 @@ pub fn wait_until(limit: Duration, mut done: impl FnMut() -> Result<bool>) -> Re
 pub fn tree(root: Pid) -> Vec<Pid> {
     let mut children: BTreeMap<i32, Vec<i32>> = BTreeMap::new();
     for entry in std::fs::read_dir("/proc").into_iter().flatten().flatten() {
-        let Some(pid) = entry
-            .file_name()
-            .to_str()
-            .and_then(|name| name.parse().ok())
-        else {
+        let Some(pid) = entry.file_name().to_str().and_then(|name| name.parse().ok()) else {
             continue;
         };
         // The command name may hold anything, so fields are counted from its last parenthesis.
         let stat = std::fs::read_to_string(entry.path().join("stat")).unwrap_or_default();
-        let fields = stat
-            .rsplit_once(')')
-            .map(|(_, rest)| rest.split_whitespace());
+        let fields = stat.rsplit_once(')').map(|(_, rest)| rest.split_whitespace());
         if let Some(parent) = fields.and_then(|mut fields| fields.nth(1)?.parse().ok()) {
             children.entry(parent).or_default().push(pid);
         }
@@ -247,10 +210,7 @@ pub fn kill_tree(root: Pid) {
     // Frozen processes cannot fork, so the second look finds whoever the first one missed.
     let mut frozen = Vec::new();
     loop {
-        let fresh: Vec<Pid> = tree(root)
-            .into_iter()
-            .filter(|pid| !frozen.contains(pid))
-            .collect();
+        let fresh: Vec<Pid> = tree(root).into_iter().filter(|pid| !frozen.contains(pid)).collect();
         if fresh.is_empty() {
             break;
         }
@@ -266,10 +226,7 @@ pub fn kill_tree(root: Pid) {
 
 fn show(command: &Command) -> String {
     let words = std::iter::once(command.get_program()).chain(command.get_args());
-    words
-        .map(|word| word.to_string_lossy().into_owned())
-        .collect::<Vec<_>>()
-        .join(" ")
+    words.map(|word| word.to_string_lossy().into_owned()).collect::<Vec<_>>().join(" ")
 }
 
 fn collect(mut pipe: impl Read + Send + 'static) -> JoinHandle<Vec<u8>> {

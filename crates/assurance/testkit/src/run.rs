@@ -30,13 +30,8 @@ impl Lifeboat {
     /// The binary that `LIFEBOAT_BIN` names, else the workspace's debug build.
     pub fn new() -> Result<Self> {
         let environment = Environment::system();
-        let built = concat!(
-            env!("CARGO_MANIFEST_DIR"),
-            "/../../../target/debug/lifeboat"
-        );
-        Self::of(Path::new(
-            environment.variable("LIFEBOAT_BIN").unwrap_or(built),
-        ))
+        let built = concat!(env!("CARGO_MANIFEST_DIR"), "/../../../target/debug/lifeboat");
+        Self::of(Path::new(environment.variable("LIFEBOAT_BIN").unwrap_or(built)))
     }
 
     /// A given binary.
@@ -121,18 +116,13 @@ impl Lifeboat {
         args: impl IntoIterator<Item = S>,
     ) -> Result<Finished> {
         let mut command = self.command(args)?;
-        command
-            .envs(&self.variables)
-            .env("LIFEBOAT_FAILPOINTS", list);
+        command.envs(&self.variables).env("LIFEBOAT_FAILPOINTS", list);
         Running::spawn(&mut command, None)?.wait(self.limit)
     }
 
     fn command<S: AsRef<OsStr>>(&self, args: impl IntoIterator<Item = S>) -> Result<Command> {
         let mut command = Command::new(&self.program);
-        command
-            .env_clear()
-            .env("PATH", "/usr/sbin:/usr/bin:/sbin:/bin")
-            .env("LC_ALL", "C.UTF-8");
+        command.env_clear().env("PATH", "/usr/sbin:/usr/bin:/sbin:/bin").env("LC_ALL", "C.UTF-8");
         command.args(args).current_dir(&self.directory);
         Account::of_server()?.apply(&mut command);
         Ok(command)

@@ -21,10 +21,7 @@ pub trait Clock: Send + Sync {
 pub struct SystemClock;
 
 impl Clock for SystemClock {
-    #[expect(
-        clippy::disallowed_methods,
-        reason = "this is the door that the lint points to"
-    )]
+    #[expect(clippy::disallowed_methods, reason = "this is the door that the lint points to")]
     fn now(&self) -> Timestamp {
         Timestamp::now()
     }
@@ -32,9 +29,7 @@ impl Clock for SystemClock {
     fn elapsed(&self) -> Duration {
         // CLOCK_BOOTTIME exists on every Linux that PostgreSQL 13 runs on; zero keeps callers
         // that only subtract harmless if it ever does not.
-        clock_gettime(ClockId::CLOCK_BOOTTIME)
-            .map(Duration::from)
-            .unwrap_or_default()
+        clock_gettime(ClockId::CLOCK_BOOTTIME).map(Duration::from).unwrap_or_default()
     }
 
     fn sleep(&self, duration: Duration) {
@@ -51,43 +46,29 @@ pub struct ManualClock {
 impl ManualClock {
     /// A clock that shows `now` until it is advanced.
     pub fn at(now: Timestamp) -> Self {
-        Self {
-            state: Mutex::new((now, Duration::ZERO)),
-        }
+        Self { state: Mutex::new((now, Duration::ZERO)) }
     }
 
     /// Moves both clocks forward.
     pub fn advance(&self, by: Duration) {
-        let mut state = self
-            .state
-            .lock()
-            .unwrap_or_else(std::sync::PoisonError::into_inner);
+        let mut state = self.state.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
         state.0 += by;
         state.1 += by;
     }
 
     /// Sets the wall clock alone, as an administrator or a broken NTP server does.
     pub fn jump_wall(&self, to: Timestamp) {
-        self.state
-            .lock()
-            .unwrap_or_else(std::sync::PoisonError::into_inner)
-            .0 = to;
+        self.state.lock().unwrap_or_else(std::sync::PoisonError::into_inner).0 = to;
     }
 }
 
 impl Clock for ManualClock {
     fn now(&self) -> Timestamp {
-        self.state
-            .lock()
-            .unwrap_or_else(std::sync::PoisonError::into_inner)
-            .0
+        self.state.lock().unwrap_or_else(std::sync::PoisonError::into_inner).0
     }
 
     fn elapsed(&self) -> Duration {
-        self.state
-            .lock()
-            .unwrap_or_else(std::sync::PoisonError::into_inner)
-            .1
+        self.state.lock().unwrap_or_else(std::sync::PoisonError::into_inner).1
     }
 
     fn sleep(&self, duration: Duration) {

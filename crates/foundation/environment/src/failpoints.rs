@@ -46,16 +46,11 @@ impl Failpoints {
                 }
             }
         }
-        Self {
-            actions: Arc::new(Mutex::new(actions)),
-        }
+        Self { actions: Arc::new(Mutex::new(actions)) }
     }
 
     /// Does at `name` what the test asked for; nothing in normal life.
-    #[expect(
-        clippy::panic,
-        reason = "a test asks for the panic, to see who catches it"
-    )]
+    #[expect(clippy::panic, reason = "a test asks for the panic, to see who catches it")]
     pub fn hit(&self, name: &str) -> Result<(), FailpointError> {
         let action = {
             let mut actions = self.actions.lock().unwrap_or_else(PoisonError::into_inner);
@@ -90,9 +85,7 @@ fn parse((name, action): (&str, &str)) -> Option<(String, Action)> {
         "panic" => Action::Panic,
         "error" => Action::Error { times: u32::MAX },
         other => match (other.strip_prefix("error*"), other.strip_prefix("sleep:")) {
-            (Some(times), _) => Action::Error {
-                times: times.parse().ok()?,
-            },
+            (Some(times), _) => Action::Error { times: times.parse().ok()? },
             (_, Some(millis)) => Action::Sleep(Duration::from_millis(millis.parse().ok()?)),
             _ => return None,
         },

@@ -86,9 +86,7 @@ impl Environment {
 impl std::fmt::Debug for Environment {
     /// Variables may hold secrets: they are never printed.
     fn fmt(&self, formatter: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        formatter
-            .debug_struct("Environment")
-            .finish_non_exhaustive()
+        formatter.debug_struct("Environment").finish_non_exhaustive()
     }
 }
 

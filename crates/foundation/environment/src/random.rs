@@ -20,10 +20,7 @@ pub trait Random: Send + Sync {
 pub struct SystemRandom;
 
 impl Random for SystemRandom {
-    #[expect(
-        clippy::panic,
-        reason = "without a random source no key may be made: stop at once"
-    )]
+    #[expect(clippy::panic, reason = "without a random source no key may be made: stop at once")]
     fn fill(&self, buffer: &mut [u8]) {
         if let Err(error) = getrandom::fill(buffer) {
             panic!("the operating system gives no random bytes: {error}");
@@ -40,18 +37,13 @@ pub struct SeededRandom {
 impl SeededRandom {
     /// Starts at `seed`.
     pub fn new(seed: u64) -> Self {
-        Self {
-            state: Mutex::new(seed),
-        }
+        Self { state: Mutex::new(seed) }
     }
 }
 
 impl Random for SeededRandom {
     fn fill(&self, buffer: &mut [u8]) {
-        let mut state = self
-            .state
-            .lock()
-            .unwrap_or_else(std::sync::PoisonError::into_inner);
+        let mut state = self.state.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
         for chunk in buffer.chunks_mut(8) {
             *state = state.wrapping_add(0x9E37_79B9_7F4A_7C15);
             let mut mixed = *state;

@@ -30,10 +30,8 @@ fn failpoints_fail_as_often_as_asked() {
 #[test]
 fn a_manual_clock_moves_only_when_told() {
     let clock = Arc::new(ManualClock::at(jiff::Timestamp::UNIX_EPOCH));
-    let environment = Environment::for_test(
-        Arc::<ManualClock>::clone(&clock),
-        Arc::new(SeededRandom::new(1)),
-    );
+    let environment =
+        Environment::for_test(Arc::<ManualClock>::clone(&clock), Arc::new(SeededRandom::new(1)));
     environment.clock().sleep(Duration::from_secs(5));
     assert_eq!(environment.clock().elapsed(), Duration::from_secs(5));
     clock.jump_wall(jiff::Timestamp::UNIX_EPOCH);

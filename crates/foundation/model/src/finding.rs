@@ -48,24 +48,13 @@ pub struct Finding {
 impl fmt::Display for Finding {
     /// The finding with its excerpt and a mark below the column.
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Self {
-            severity,
-            path,
-            message,
-            hint,
-            line,
-            column,
-            excerpt,
-        } = self;
+        let Self { severity, path, message, hint, line, column, excerpt } = self;
         let colon = if path.is_empty() { "" } else { ": " };
         writeln!(formatter, "{severity}: {path}{colon}{message}")?;
         let margin = line.to_string().len();
         // Of a long line the part before the column and some more.
-        let skip = if excerpt.chars().count() > WINDOW {
-            column.saturating_sub(WINDOW / 2)
-        } else {
-            0
-        };
+        let skip =
+            if excerpt.chars().count() > WINDOW { column.saturating_sub(WINDOW / 2) } else { 0 };
         let mut shown: String = excerpt.chars().skip(skip).take(WINDOW).collect();
         if skip > 0 {
             shown = std::iter::once('…').chain(shown.chars().skip(1)).collect();
@@ -121,11 +110,7 @@ impl<const N: usize> From<[&str; N]> for Path {
 impl fmt::Display for Path {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
         for (position, step) in self.0.iter().enumerate() {
-            let dot = if position == 0 || step.starts_with('[') {
-                ""
-            } else {
-                "."
-            };
+            let dot = if position == 0 || step.starts_with('[') { "" } else { "." };
             write!(formatter, "{dot}{step}")?;
         }
         Ok(())
@@ -150,12 +135,7 @@ const WINDOW: usize = 90;
 
 impl<'a> Findings<'a> {
     pub(crate) fn new(text: &'a str) -> Self {
-        Self {
-            text,
-            list: Vec::new(),
-            broken: Vec::new(),
-            hidden: Vec::new(),
-        }
+        Self { text, list: Vec::new(), broken: Vec::new(), hidden: Vec::new() }
     }
 
     pub(crate) fn add(
@@ -169,11 +149,7 @@ impl<'a> Findings<'a> {
         if self.list.len() >= MAX_FINDINGS {
             return;
         }
-        let line = self
-            .text
-            .lines()
-            .nth(place.line.saturating_sub(1))
-            .unwrap_or_default();
+        let line = self.text.lines().nth(place.line.saturating_sub(1)).unwrap_or_default();
         if severity == Severity::Error {
             self.mark_broken(path);
         }
@@ -227,8 +203,7 @@ impl<'a> Findings<'a> {
             }
             finding.excerpt = finding.excerpt.chars().take(MAX_EXCERPT).collect();
         }
-        self.list
-            .sort_by_key(|finding| (finding.severity, finding.line, finding.column));
+        self.list.sort_by_key(|finding| (finding.severity, finding.line, finding.column));
         self.list
     }
 }

@@ -26,11 +26,7 @@ pub struct Loaded {
 impl Loaded {
     /// The spec, if nothing in it is an error or unsafe; the other findings do not hinder.
     pub fn accept(self) -> Outcome<Spec> {
-        let stops = |severity| {
-            self.findings
-                .iter()
-                .any(|finding| finding.severity == severity)
-        };
+        let stops = |severity| self.findings.iter().any(|finding| finding.severity == severity);
         let code = match (&self.spec, stops(Severity::Unsafe)) {
             (Some(_), false) => None,
             (Some(_), true) => Some(Code::SpecUnsafe),
@@ -40,12 +36,8 @@ impl Loaded {
             (Some(spec), None) => Ok(spec),
             (_, code) => {
                 let fatal = |finding: &&Finding| finding.severity <= Severity::Unsafe;
-                let lines: Vec<String> = self
-                    .findings
-                    .iter()
-                    .filter(fatal)
-                    .map(Finding::to_string)
-                    .collect();
+                let lines: Vec<String> =
+                    self.findings.iter().filter(fatal).map(Finding::to_string).collect();
                 let message = format!(
                     "{} has {} finding(s) that prevent its use",
                     self.origin.display(),
@@ -65,18 +57,10 @@ impl Spec {
         let plain = text.strip_prefix('\u{feff}').unwrap_or(text);
         let mut findings = Findings::new(plain);
         check_encoding(text, &mut findings);
-        let spec = (text.len() <= tree::MAX_BYTES)
-            .then(|| read(plain, &mut findings))
-            .flatten();
+        let spec = (text.len() <= tree::MAX_BYTES).then(|| read(plain, &mut findings)).flatten();
         let findings = findings.finish();
-        let usable = findings
-            .iter()
-            .all(|finding| finding.severity != Severity::Error);
-        Loaded {
-            spec: spec.filter(|_| usable),
-            findings,
-            origin: origin.to_owned(),
-        }
+        let usable = findings.iter().all(|finding| finding.severity != Severity::Error);
+        Loaded { spec: spec.filter(|_| usable), findings, origin: origin.to_owned() }
     }
 
     /// Reads, parses and checks a file.
@@ -115,15 +99,11 @@ impl Spec {
             );
         }
         let usual = ["lifeboat.yaml", "/etc/lifeboat/lifeboat.yaml"].map(PathBuf::from);
-        usual
-            .into_iter()
-            .find(|path| path.is_file())
-            .ok_or_else(|| {
-                let message = "there is neither ./lifeboat.yaml nor /etc/lifeboat/lifeboat.yaml";
-                Failure::new(Code::SpecNotFound, message).hint(
-                    "Make one with `lifeboat init`, or name one with --spec or LIFEBOAT_SPEC.",
-                )
-            })
+        usual.into_iter().find(|path| path.is_file()).ok_or_else(|| {
+            let message = "there is neither ./lifeboat.yaml nor /etc/lifeboat/lifeboat.yaml";
+            Failure::new(Code::SpecNotFound, message)
+                .hint("Make one with `lifeboat init`, or name one with --spec or LIFEBOAT_SPEC.")
+        })
     }
 }
 
@@ -142,48 +122,33 @@ fn read(text: &str, findings: &mut Findings<'_>) -> Option<Spec> {
 fn salvage(text: &str, error: SyntaxError, findings: &mut Findings<'_>) -> Option<Node> {
     let lines: Vec<&str> = text.lines().collect();
     let is_start = |line: &&str| line.starts_with(|first: char| first.is_ascii_lowercase());
-    let starts: Vec<usize> = (0..lines.len())
-        .filter(|at| lines.get(*at).is_some_and(is_start))
-        .collect();
+    let starts: Vec<usize> =
+        (0..lines.len()).filter(|at| lines.get(*at).is_some_and(is_start)).collect();
     let without = |section: usize| {
         let from = *starts.get(section)?;
         let to = starts.get(section + 1).copied().unwrap_or(lines.len());
         let kept = |(at, line): (usize, &&str)| {
-            if (from..to).contains(&at) {
-                String::new()
-            } else {
-                (*line).to_owned()
-            }
+            if (from..to).contains(&at) { String::new() } else { (*line).to_owned() }
         };
         let rest: Vec<String> = lines.iter().enumerate().map(kept).collect();
         let name = lines.get(from)?.split(':').next()?.trim_end();
         Some((name, tree::parse(&rest.join("\n")).ok()?))
     };
     // An unclosed bracket shows itself at the beginning of the next section.
-    let at = starts
-        .partition_point(|start| *start < error.place.line)
-        .checked_sub(1);
+    let at = starts.partition_point(|start| *start < error.place.line).checked_sub(1);
     let found = at.and_then(|at| without(at).or_else(|| without(at.checked_sub(1)?)));
     let path = found.as_ref().map(|(name, _)| finding::Path::from([*name]));
     let hint = "Correct the syntax here or just above; indent with blanks.";
     hide_line(text, error.place, findings);
     findings.error(&path.unwrap_or_default(), error.place, error.message, hint);
-    found
-        .map(|(_, tree)| tree)
-        .filter(|tree| !tree.entries().is_empty())
+    found.map(|(_, tree)| tree).filter(|tree| !tree.entries().is_empty())
 }
 
 /// Nobody knows what a line that is no YAML means: if it speaks of secrets, it is not shown.
 fn hide_line(text: &str, place: Place, findings: &mut Findings<'_>) {
-    let line = text
-        .lines()
-        .nth(place.line.saturating_sub(1))
-        .unwrap_or_default();
+    let line = text.lines().nth(place.line.saturating_sub(1)).unwrap_or_default();
     let said = line.to_ascii_lowercase();
-    if ["pass", "secret", "token", "key"]
-        .iter()
-        .any(|word| said.contains(word))
-    {
+    if ["pass", "secret", "token", "key"].iter().any(|word| said.contains(word)) {
         let value = line.split_once(':').map_or(line, |(_, value)| value);
         findings.hide(place, value);
     }
@@ -194,27 +159,14 @@ fn check_encoding(text: &str, findings: &mut Findings<'_>) {
     let whole = finding::Path::default();
     if text.len() > tree::MAX_BYTES {
         let message = format!("the file has more than {} bytes", tree::MAX_BYTES);
-        findings.error(
-            &whole,
-            Place::START,
-            message,
-            "Split it: one spec a group of services.",
-        );
+        findings.error(&whole, Place::START, message, "Split it: one spec a group of services.");
     }
     if text.starts_with('\u{feff}') {
         let message = "the file begins with a byte order mark";
-        findings.error(
-            &whole,
-            Place::START,
-            message,
-            "Save it as UTF-8 without one.",
-        );
+        findings.error(&whole, Place::START, message, "Save it as UTF-8 without one.");
     }
     if let Some(line) = text.split('\n').position(|line| line.ends_with('\r')) {
-        let place = Place {
-            line: line + 1,
-            column: 1,
-        };
+        let place = Place { line: line + 1, column: 1 };
         let message = "lines end in CR LF, as on Windows";
         findings.error(&whole, place, message, "Save it with LF line ends.");
     }

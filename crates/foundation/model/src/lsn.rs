@@ -39,9 +39,7 @@ impl FromStr for Lsn {
         let half = |digits: &str| {
             let plain = (1..=8).contains(&digits.len())
                 && digits.bytes().all(|digit| digit.is_ascii_hexdigit());
-            plain
-                .then(|| u64::from_str_radix(digits, 16).ok())
-                .flatten()
+            plain.then(|| u64::from_str_radix(digits, 16).ok()).flatten()
         };
         text.split_once('/')
             .and_then(|(high, low)| Some(Self(half(high)? << 32 | half(low)?)))

@@ -103,10 +103,7 @@ impl FromStr for DatabaseId {
 
     fn from_str(text: &str) -> Result<Self, InvalidWord> {
         let parts = text.split_once('/').and_then(|(service, database)| {
-            Some(Self {
-                service: service.parse().ok()?,
-                database: database.parse().ok()?,
-            })
+            Some(Self { service: service.parse().ok()?, database: database.parse().ok()? })
         });
         parts.ok_or_else(|| InvalidWord::new(text, DATABASE_ID))
     }

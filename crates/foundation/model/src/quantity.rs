@@ -11,21 +11,11 @@ const BYTE_SIZE: &str = "a size such as 512KiB, 64MiB or 2GiB";
 const BYTE_RATE: &str = "a rate such as 200MiB/s";
 
 /// Units of time in milliseconds, largest first.
-const TIMES: [(&str, u64); 5] = [
-    ("d", 86_400_000),
-    ("h", 3_600_000),
-    ("m", 60_000),
-    ("s", 1000),
-    ("ms", 1),
-];
+const TIMES: [(&str, u64); 5] =
+    [("d", 86_400_000), ("h", 3_600_000), ("m", 60_000), ("s", 1000), ("ms", 1)];
 /// Units of size in bytes, largest first.
-const SIZES: [(&str, u64); 5] = [
-    ("TiB", 1 << 40),
-    ("GiB", 1 << 30),
-    ("MiB", 1 << 20),
-    ("KiB", 1 << 10),
-    ("B", 1),
-];
+const SIZES: [(&str, u64); 5] =
+    [("TiB", 1 << 40), ("GiB", 1 << 30), ("MiB", 1 << 20), ("KiB", 1 << 10), ("B", 1)];
 
 /// A length of time in whole milliseconds: `500ms`, `15s`, `5m`, `4h`, `35d`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Default)]
@@ -73,9 +63,7 @@ impl FromStr for TimeSpan {
     type Err = InvalidWord;
 
     fn from_str(text: &str) -> Result<Self, InvalidWord> {
-        with_unit(text, &TIMES)
-            .map(Self)
-            .ok_or_else(|| InvalidWord::new(text, TIME_SPAN))
+        with_unit(text, &TIMES).map(Self).ok_or_else(|| InvalidWord::new(text, TIME_SPAN))
     }
 }
 
@@ -101,9 +89,7 @@ impl FromStr for ByteSize {
     type Err = InvalidWord;
 
     fn from_str(text: &str) -> Result<Self, InvalidWord> {
-        with_unit(text, &SIZES)
-            .map(Self)
-            .ok_or_else(|| InvalidWord::new(text, BYTE_SIZE))
+        with_unit(text, &SIZES).map(Self).ok_or_else(|| InvalidWord::new(text, BYTE_SIZE))
     }
 }
 
@@ -138,12 +124,7 @@ impl FromStr for ByteRate {
 }
 
 serde_as_text!(ByteRate);
-schema_as_text!(
-    ByteRate,
-    "ByteRate",
-    "A rate such as 200MiB/s.",
-    "^[0-9]+(B|KiB|MiB|GiB|TiB)/s$"
-);
+schema_as_text!(ByteRate, "ByteRate", "A rate such as 200MiB/s.", "^[0-9]+(B|KiB|MiB|GiB|TiB)/s$");
 
 /// Digits and one unit, nothing between; `None` also on overflow.
 fn with_unit(text: &str, units: &[(&str, u64)]) -> Option<u64> {
@@ -159,10 +140,7 @@ fn write_with_unit(
     units: &[(&str, u64)],
     zero: &str,
 ) -> fmt::Result {
-    match units
-        .iter()
-        .find(|(_, factor)| value.is_multiple_of(*factor))
-    {
+    match units.iter().find(|(_, factor)| value.is_multiple_of(*factor)) {
         _ if value == 0 => formatter.write_str(zero),
         Some((unit, factor)) => write!(formatter, "{}{unit}", value / factor),
         None => write!(formatter, "{value}"),

@@ -102,9 +102,7 @@ pub(crate) fn expect_map(node: &Node, path: &Path, findings: &mut Findings<'_>) 
 /// Keeps what looks like a secret under a mistyped key out of the excerpts.
 fn hide_if_secret(key: &str, value: &Node, findings: &mut Findings<'_>) {
     let key = key.to_ascii_lowercase();
-    let named = ["pass", "secret", "token", "key"]
-        .iter()
-        .any(|word| key.contains(word));
+    let named = ["pass", "secret", "token", "key"].iter().any(|word| key.contains(word));
     if let Value::Text(text) = &value.value
         && named
         && !crate::Secret::is_reference(text)
@@ -176,16 +174,8 @@ pub(crate) fn choice<T: Copy>(
     findings: &mut Findings<'_>,
 ) -> Option<T> {
     let names: Vec<&str> = choices.iter().map(|(name, _)| *name).collect();
-    let said = text(
-        node,
-        path,
-        &format!("one of {}", names.join(", ")),
-        findings,
-    )?;
-    let found = choices
-        .iter()
-        .find(|(name, _)| *name == said)
-        .map(|(_, choice)| *choice);
+    let said = text(node, path, &format!("one of {}", names.join(", ")), findings)?;
+    let found = choices.iter().find(|(name, _)| *name == said).map(|(_, choice)| *choice);
     if found.is_none() {
         findings.error(
             path,
@@ -200,11 +190,7 @@ pub(crate) fn choice<T: Copy>(
 /// The nearest known word if one is near, and all of them.
 pub(crate) fn did_you_mean(said: &str, known: &[&str], title: &str) -> String {
     let guess = nearest(said, known).map(|name| format!("Did you mean `{name}`? "));
-    let list = if known.is_empty() {
-        "none".to_owned()
-    } else {
-        known.join(", ")
-    };
+    let list = if known.is_empty() { "none".to_owned() } else { known.join(", ") };
     format!("{}{title}: {list}.", guess.unwrap_or_default())
 }
 
@@ -219,10 +205,7 @@ fn nearest<'a>(said: &str, known: &[&'a str]) -> Option<&'a str> {
 
 /// A piece of the input that is short enough for a message.
 pub(crate) fn shorten(text: &str) -> String {
-    text.chars()
-        .filter(|character| !character.is_control())
-        .take(40)
-        .collect()
+    text.chars().filter(|character| !character.is_control()).take(40).collect()
 }
 
 impl Read for bool {

@@ -69,9 +69,7 @@ impl FromStr for Reference {
             rest = after;
         }
         let whole = !rest.contains("${") && !text.is_empty() && !text.contains('\0');
-        whole
-            .then(|| Self(text.to_owned()))
-            .ok_or_else(|| InvalidWord::new(text, REFERENCE))
+        whole.then(|| Self(text.to_owned())).ok_or_else(|| InvalidWord::new(text, REFERENCE))
     }
 }
 
@@ -134,9 +132,7 @@ impl Secret {
     fn parse(text: &str) -> Option<Self> {
         if let Some(path) = text.strip_prefix("file:") {
             let path = path.strip_prefix("//").unwrap_or(path);
-            return path
-                .starts_with('/')
-                .then(|| Self::File(PathBuf::from(path)));
+            return path.starts_with('/').then(|| Self::File(PathBuf::from(path)));
         }
         if let Some(line) = text.strip_prefix("command:") {
             let words: Vec<String> = line.split_whitespace().map(str::to_owned).collect();
@@ -195,18 +191,13 @@ impl Secret {
         let output = output.map_err(fail)?.unwrap_or_default();
         match status.success() {
             true => Ok(output),
-            false => Err(self
-                .unavailable()
-                .because(format!("it ended with {status}"))),
+            false => Err(self.unavailable().because(format!("it ended with {status}"))),
         }
     }
 
     fn unavailable(&self) -> Failure {
-        Failure::new(
-            Code::SecretUnavailable,
-            format!("cannot resolve the secret {self}"),
-        )
-        .hint("Make what the reference names readable for this user.")
+        Failure::new(Code::SecretUnavailable, format!("cannot resolve the secret {self}"))
+            .hint("Make what the reference names readable for this user.")
     }
 }
 
@@ -266,11 +257,8 @@ fn next_variable(text: &str) -> Option<(&str, &str, &str)> {
 
 fn variable<'a>(name: &str, environment: &'a Environment) -> Outcome<&'a str> {
     environment.variable(name).ok_or_else(|| {
-        Failure::new(
-            Code::SecretUnavailable,
-            format!("the variable {name} is not set"),
-        )
-        .hint(format!("Set {name} in the environment of this process."))
+        Failure::new(Code::SecretUnavailable, format!("the variable {name} is not set"))
+            .hint(format!("Set {name} in the environment of this process."))
     })
 }
 
@@ -279,9 +267,7 @@ fn read_limited(source: impl io::Read) -> io::Result<Zeroizing<Vec<u8>>> {
     let mut bytes = Zeroizing::new(Vec::with_capacity(MAX_SECRET as usize + 1));
     source.take(MAX_SECRET + 1).read_to_end(&mut bytes)?;
     if bytes.len() as u64 > MAX_SECRET {
-        return Err(io::Error::other(format!(
-            "it is larger than {MAX_SECRET} bytes"
-        )));
+        return Err(io::Error::other(format!("it is larger than {MAX_SECRET} bytes")));
     }
     Ok(bytes)
 }

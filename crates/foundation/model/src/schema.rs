@@ -23,11 +23,7 @@ pub(crate) struct Section {
 
 impl Section {
     pub(crate) fn new(about: &str) -> Self {
-        Self {
-            description: tidy(about),
-            properties: Map::new(),
-            required: Vec::new(),
-        }
+        Self { description: tidy(about), properties: Map::new(), required: Vec::new() }
     }
 
     pub(crate) fn key<T: Read + JsonSchema>(

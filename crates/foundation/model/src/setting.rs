@@ -19,9 +19,7 @@ impl FromStr for Schedule {
         let valid = text.len() <= 200
             && text.split_whitespace().count() == 5
             && text.parse::<croner::Cron>().is_ok();
-        valid
-            .then(|| Self(text.to_owned()))
-            .ok_or_else(|| InvalidWord::new(text, SCHEDULE))
+        valid.then(|| Self(text.to_owned())).ok_or_else(|| InvalidWord::new(text, SCHEDULE))
     }
 }
 
@@ -60,9 +58,7 @@ impl FromStr for Compression {
         if text == "none" {
             return Ok(Self::None);
         }
-        let level = text
-            .strip_prefix("zstd-")
-            .filter(|level| !level.starts_with(['0', '+']));
+        let level = text.strip_prefix("zstd-").filter(|level| !level.starts_with(['0', '+']));
         level
             .and_then(|level| level.parse().ok())
             .filter(|level| (1..=19).contains(level))

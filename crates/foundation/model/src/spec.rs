@@ -72,12 +72,7 @@ impl crate::reader::Read for Language {
     ) -> Option<Self> {
         match node.value {
             Value::Integer(1) => Some(Self),
-            _ => expected(
-                node,
-                path,
-                "1, the version of the language of this file",
-                findings,
-            ),
+            _ => expected(node, path, "1, the version of the language of this file", findings),
         }
     }
 }
@@ -97,11 +92,8 @@ impl Spec {
     pub fn region(&self, name: &RegionName) -> Outcome<&Region> {
         self.regions.get(name).ok_or_else(|| {
             let known: Vec<&str> = self.regions.keys().map(RegionName::as_str).collect();
-            Failure::new(
-                Code::RegionUnknown,
-                format!("the spec has no region `{name}`"),
-            )
-            .hint(format!("Its regions are {}.", known.join(", ")))
+            Failure::new(Code::RegionUnknown, format!("the spec has no region `{name}`"))
+                .hint(format!("Its regions are {}.", known.join(", ")))
         })
     }
 
@@ -109,10 +101,7 @@ impl Spec {
     pub fn databases(&self) -> impl Iterator<Item = (DatabaseId, &Database)> {
         self.services.iter().flat_map(|(service, content)| {
             content.databases.iter().map(|(database, settings)| {
-                let id = DatabaseId {
-                    service: service.clone(),
-                    database: database.clone(),
-                };
+                let id = DatabaseId { service: service.clone(), database: database.clone() };
                 (id, settings)
             })
         })
@@ -121,15 +110,10 @@ impl Spec {
     /// A database by its name.
     pub fn database(&self, id: &DatabaseId) -> Outcome<&Database> {
         let service = self.services.get(&id.service);
-        service
-            .and_then(|service| service.databases.get(&id.database))
-            .ok_or_else(|| {
-                Failure::new(
-                    Code::DatabaseUnknown,
-                    format!("the spec has no database `{id}`"),
-                )
+        service.and_then(|service| service.databases.get(&id.database)).ok_or_else(|| {
+            Failure::new(Code::DatabaseUnknown, format!("the spec has no database `{id}`"))
                 .hint(self.known_databases())
-            })
+        })
     }
 
     /// The database that is meant where none is named: the only one there is.
@@ -137,14 +121,10 @@ impl Spec {
         let mut all = self.databases();
         match (all.next(), all.next()) {
             (Some((id, _)), None) => Ok(id),
-            (None, _) => Err(
-                Failure::new(Code::DatabaseUnknown, "the spec has no database")
-                    .hint("Add one below `services.SERVICE.databases`."),
-            ),
-            _ => Err(
-                Failure::new(Code::DatabaseUnknown, "the spec has more than one database")
-                    .hint(self.known_databases()),
-            ),
+            (None, _) => Err(Failure::new(Code::DatabaseUnknown, "the spec has no database")
+                .hint("Add one below `services.SERVICE.databases`.")),
+            _ => Err(Failure::new(Code::DatabaseUnknown, "the spec has more than one database")
+                .hint(self.known_databases())),
         }
     }
 
@@ -161,10 +141,7 @@ impl Spec {
         here: Option<&RegionName>,
     ) -> Option<(DatabaseId, &NodeName, &PostgresNode)> {
         let mut found = self.databases().flat_map(|(id, database)| {
-            database
-                .nodes
-                .iter()
-                .map(move |(name, node)| (id.clone(), name, node))
+            database.nodes.iter().map(move |(name, node)| (id.clone(), name, node))
         });
         found.find(|(_, _, node)| {
             node.data_directory == directory && here.is_none_or(|here| node.region == *here)

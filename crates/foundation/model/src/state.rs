@@ -18,11 +18,7 @@ impl Spec {
     pub fn state_directory(&self, origin: &Path, environment: &Environment) -> Outcome<PathBuf> {
         let named = self.state.clone();
         let named = named.or_else(|| environment.variable("LIFEBOAT_STATE").map(PathBuf::from));
-        let system = || {
-            access(SYSTEM, AccessFlags::W_OK)
-                .is_ok()
-                .then(|| PathBuf::from(SYSTEM))
-        };
+        let system = || access(SYSTEM, AccessFlags::W_OK).is_ok().then(|| PathBuf::from(SYSTEM));
         // PostgreSQL runs archive_command in its data directory: the path must not depend on it.
         let beside = || std::path::absolute(origin.with_file_name(".lifeboat"));
         let directory = match named.or_else(system) {
@@ -39,11 +35,8 @@ impl Spec {
 /// Makes a directory that only this user can read.
 fn prepare(directory: &Path) -> Outcome<()> {
     let unusable = |message: &str| {
-        Failure::new(
-            Code::LocalState,
-            format!("{message} {}", directory.display()),
-        )
-        .hint("Set `state:` in the spec, or LIFEBOAT_STATE, to a directory of this user.")
+        Failure::new(Code::LocalState, format!("{message} {}", directory.display()))
+            .hint("Set `state:` in the spec, or LIFEBOAT_STATE, to a directory of this user.")
     };
     match fs::metadata(directory) {
         Ok(found) if !found.is_dir() => return Err(unusable("this is no directory:")),

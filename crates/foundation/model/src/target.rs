@@ -37,14 +37,8 @@ impl fmt::Display for RecoveryTarget {
         match self {
             Self::Latest => formatter.write_str("latest"),
             Self::Immediate => formatter.write_str("immediate"),
-            Self::Time {
-                at,
-                inclusive: true,
-            } => write!(formatter, "time {at}"),
-            Self::Time {
-                at,
-                inclusive: false,
-            } => write!(formatter, "just before time {at}"),
+            Self::Time { at, inclusive: true } => write!(formatter, "time {at}"),
+            Self::Time { at, inclusive: false } => write!(formatter, "just before time {at}"),
             Self::Lsn(lsn) => write!(formatter, "lsn {lsn}"),
             Self::Xid(xid) => write!(formatter, "xid {xid}"),
             Self::Name(name) => write!(formatter, "name {name}"),

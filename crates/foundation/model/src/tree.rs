@@ -69,10 +69,7 @@ impl Node {
 
     /// The value of a key.
     pub(crate) fn get(&self, key: &str) -> Option<&Node> {
-        self.entries()
-            .iter()
-            .find(|(name, _)| name.text == key)
-            .map(|(_, value)| value)
+        self.entries().iter().find(|(name, _)| name.text == key).map(|(_, value)| value)
     }
 
     /// The place of what a path leads to, or of the deepest step that exists.
@@ -133,9 +130,7 @@ pub(crate) fn parse(text: &str) -> Result<Node, SyntaxError> {
         with_snippet: false,
     };
     serde_saphyr::from_str_with_options::<Node>(text, options).map_err(|error| SyntaxError {
-        place: error
-            .location()
-            .map_or(Place::START, |location| place(&location)),
+        place: error.location().map_or(Place::START, |location| place(&location)),
         message: explain(error.without_snippet()),
     })
 }
@@ -144,9 +139,7 @@ fn explain(error: &serde_saphyr::Error) -> String {
     let serde_saphyr::Error::Budget { breach, .. } = error else {
         let text = error.to_string();
         let text = text.lines().next().unwrap_or_default();
-        let reason = text
-            .rsplit_once(" at line ")
-            .map_or(text, |(reason, _)| reason);
+        let reason = text.rsplit_once(" at line ").map_or(text, |(reason, _)| reason);
         return format!("this is no readable YAML: {reason}");
     };
     match breach {
@@ -161,19 +154,13 @@ fn explain(error: &serde_saphyr::Error) -> String {
 
 fn place(location: &serde_saphyr::Location) -> Place {
     let count = |number: u64| usize::try_from(number).unwrap_or(usize::MAX).max(1);
-    Place {
-        line: count(location.line()),
-        column: count(location.column()),
-    }
+    Place { line: count(location.line()), column: count(location.column()) }
 }
 
 impl<'de> Deserialize<'de> for Node {
     fn deserialize<D: Deserializer<'de>>(source: D) -> Result<Self, D::Error> {
         let spanned = Spanned::<Value>::deserialize(source)?;
-        Ok(Self {
-            place: place(&spanned.referenced),
-            value: spanned.value,
-        })
+        Ok(Self { place: place(&spanned.referenced), value: spanned.value })
     }
 }
 
@@ -235,10 +222,7 @@ impl<'de> Visitor<'de> for ValueVisitor {
     fn visit_map<A: MapAccess<'de>>(self, mut source: A) -> Result<Value, A::Error> {
         let mut entries = Vec::new();
         while let Some(key) = source.next_key::<Spanned<String>>()? {
-            let key = Key {
-                place: place(&key.referenced),
-                text: key.value,
-            };
+            let key = Key { place: place(&key.referenced), text: key.value };
             entries.push((key, source.next_value()?));
         }
         Ok(Value::Map(entries))

@@ -20,9 +20,7 @@ impl SegmentSize {
     /// The size, if PostgreSQL allows it.
     pub fn new(bytes: u64) -> Option<Self> {
         let allowed = (1 << 20..=1 << 30).contains(&bytes) && bytes.is_power_of_two();
-        allowed
-            .then(|| u32::try_from(bytes).ok().map(Self))
-            .flatten()
+        allowed.then(|| u32::try_from(bytes).ok().map(Self)).flatten()
     }
 
     /// The size in bytes.
@@ -59,22 +57,14 @@ impl SegmentName {
     pub fn new(timeline: Timeline, number: u64, size: SegmentSize) -> Option<Self> {
         let log = u32::try_from(number / size.per_log()).ok()?;
         let segment = u32::try_from(number % size.per_log()).ok()?;
-        Some(Self {
-            timeline,
-            log,
-            segment,
-        })
+        Some(Self { timeline, log, segment })
     }
 
     /// The segment that holds the byte at `lsn`.
     pub fn from_lsn(timeline: Timeline, lsn: Lsn, size: SegmentSize) -> Self {
         let log = (lsn.0 >> 32) as u32;
         let segment = ((lsn.0 & 0xFFFF_FFFF) / size.bytes()) as u32;
-        Self {
-            timeline,
-            log,
-            segment,
-        }
+        Self { timeline, log, segment }
     }
 
     /// The timeline.
@@ -112,11 +102,7 @@ impl SegmentName {
 
 impl fmt::Display for SegmentName {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(
-            formatter,
-            "{:08X}{:08X}{:08X}",
-            self.timeline.0, self.log, self.segment
-        )
+        write!(formatter, "{:08X}{:08X}{:08X}", self.timeline.0, self.log, self.segment)
     }
 }
 
@@ -128,11 +114,7 @@ impl FromStr for SegmentName {
         let parts = (part(0), part(8), part(16));
         match parts {
             (Some(timeline), Some(log), Some(segment)) if text.len() == 24 && timeline > 0 => {
-                Ok(Self {
-                    timeline: Timeline(timeline),
-                    log,
-                    segment,
-                })
+                Ok(Self { timeline: Timeline(timeline), log, segment })
             }
             _ => Err(InvalidWord::new(text, SEGMENT_NAME)),
         }
@@ -186,10 +168,7 @@ impl FromStr for WalFileName {
         if let Some(name) = text.strip_suffix(".backup") {
             let (name, offset) = name.split_once('.').ok_or_else(invalid)?;
             let offset = hexadecimal(offset).ok_or_else(invalid)?;
-            return Ok(Self::Backup {
-                segment: segment(name)?,
-                offset,
-            });
+            return Ok(Self::Backup { segment: segment(name)?, offset });
         }
         Ok(Self::Segment(segment(text)?))
     }
@@ -199,11 +178,7 @@ serde_as_text!(WalFileName);
 
 /// Eight digits as PostgreSQL writes them: lower case would name another file.
 fn hexadecimal(digits: &str) -> Option<u32> {
-    let plain = digits.len() == 8
-        && digits
-            .bytes()
-            .all(|digit| matches!(digit, b'0'..=b'9' | b'A'..=b'F'));
-    plain
-        .then(|| u32::from_str_radix(digits, 16).ok())
-        .flatten()
+    let plain =
+        digits.len() == 8 && digits.bytes().all(|digit| matches!(digit, b'0'..=b'9' | b'A'..=b'F'));
+    plain.then(|| u32::from_str_radix(digits, 16).ok()).flatten()
 }

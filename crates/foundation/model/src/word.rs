@@ -13,10 +13,7 @@ impl InvalidWord {
     /// `text` is not what was expected, as in "a duration such as 500ms, 15s, 5m, 4h or 35d".
     pub(crate) fn new(text: &str, expected: &'static str) -> Self {
         // Messages stay short whatever a hostile input holds.
-        Self {
-            text: text.chars().take(80).collect(),
-            expected,
-        }
+        Self { text: text.chars().take(80).collect(), expected }
     }
 
     /// What the word must look like.

@@ -150,10 +150,7 @@ codes! {
 impl Code {
     /// Finds a code by its text, in any case.
     pub fn find(text: &str) -> Option<Self> {
-        Self::ALL
-            .iter()
-            .copied()
-            .find(|code| code.text().eq_ignore_ascii_case(text))
+        Self::ALL.iter().copied().find(|code| code.text().eq_ignore_ascii_case(text))
     }
 }
 

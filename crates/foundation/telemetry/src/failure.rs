@@ -25,13 +25,7 @@ impl Failure {
     /// A failure; the message is a lowercase fragment that says what happened and to what.
     pub fn new(code: Code, message: impl Into<String>) -> Self {
         let message = message.into();
-        Self(Box::new(Inner {
-            code,
-            message,
-            hint: None,
-            cause: None,
-            details: Vec::new(),
-        }))
+        Self(Box::new(Inner { code, message, hint: None, cause: None, details: Vec::new() }))
     }
 
     /// Adds what to do, as a sentence.
@@ -120,10 +114,7 @@ impl fmt::Display for Failure {
 
 impl Error for Failure {
     fn source(&self) -> Option<&(dyn Error + 'static)> {
-        self.0
-            .cause
-            .as_deref()
-            .map(|cause| cause as &(dyn Error + 'static))
+        self.0.cause.as_deref().map(|cause| cause as &(dyn Error + 'static))
     }
 }
 

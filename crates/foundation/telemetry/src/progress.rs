@@ -60,10 +60,7 @@ impl Reporter {
 
     /// Begins a step.
     pub fn start(&self, step: &str, total_bytes: u64) {
-        self.0.event(Event::Started {
-            step: step.to_owned(),
-            total_bytes,
-        });
+        self.0.event(Event::Started { step: step.to_owned(), total_bytes });
     }
 
     /// Counts bytes of the current step.
@@ -73,23 +70,17 @@ impl Reporter {
 
     /// Ends a step.
     pub fn finish(&self, step: &str) {
-        self.0.event(Event::Finished {
-            step: step.to_owned(),
-        });
+        self.0.event(Event::Finished { step: step.to_owned() });
     }
 
     /// Says a sentence.
     pub fn note(&self, message: impl Into<String>) {
-        self.0.event(Event::Note {
-            message: message.into(),
-        });
+        self.0.event(Event::Note { message: message.into() });
     }
 
     /// Warns in a sentence.
     pub fn warn(&self, message: impl Into<String>) {
-        self.0.event(Event::Warning {
-            message: message.into(),
-        });
+        self.0.event(Event::Warning { message: message.into() });
     }
 }
 
@@ -114,18 +105,12 @@ pub struct Recorder(Arc<Mutex<Vec<Event>>>);
 impl Recorder {
     /// What was told so far.
     pub fn events(&self) -> Vec<Event> {
-        self.0
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
-            .clone()
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
 }
 
 impl Progress for Recorder {
     fn event(&self, event: Event) {
-        self.0
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
-            .push(event);
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).push(event);
     }
 }

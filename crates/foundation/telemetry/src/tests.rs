@@ -9,10 +9,7 @@ fn every_code_is_unique_and_has_a_page_with_the_four_parts() {
     for code in Code::ALL {
         assert!(seen.insert(code.text()), "{code} stands twice");
         let page = code.page();
-        assert!(
-            page.starts_with(&format!("# {code}: {}", code.title())),
-            "{code}: title"
-        );
+        assert!(page.starts_with(&format!("# {code}: {}", code.title())), "{code}: title");
         for part in ["## What happened", "## Why", "## What to do", "## Example"] {
             assert!(page.contains(part), "{code} lacks {part}");
         }
@@ -33,10 +30,7 @@ fn every_page_belongs_to_a_code() {
 fn a_failure_prints_each_cause_once() {
     let inner = std::io::Error::other("disk on fire");
     let failure = Failure::new(Code::LocalFile, "cannot write x").because(inner);
-    assert_eq!(
-        failure.within("spool").to_string(),
-        "spool: cannot write x: disk on fire"
-    );
+    assert_eq!(failure.within("spool").to_string(), "spool: cannot write x: disk on fire");
 }
 
 #[test]

@@ -33,15 +33,9 @@ fn check_pages() {
     println!("page check: {:.2} GB/s", data.len() as f64 / seconds / 1e9);
 }
 
-#[expect(
-    clippy::expect_used,
-    reason = "a measurement of a missing file has no meaning"
-)]
+#[expect(clippy::expect_used, reason = "a measurement of a missing file has no meaning")]
 fn scan_segment(path: &Path) {
-    let name = path
-        .file_name()
-        .and_then(|name| name.to_str())
-        .expect("a segment's name");
+    let name = path.file_name().and_then(|name| name.to_str()).expect("a segment's name");
     let segment = std::fs::read(path).expect("a segment");
     let identity = identify_segment(&segment, name.parse().expect("a segment's name"))
         .expect("a segment that fits its name");
@@ -49,11 +43,7 @@ fn scan_segment(path: &Path) {
         black_box(scan(black_box(&segment), &identity));
     });
     let summary = scan(&segment, &identity);
-    println!(
-        "{name}: {:.2} ms, {} commits",
-        seconds * 1e3,
-        summary.commits
-    );
+    println!("{name}: {:.2} ms, {} commits", seconds * 1e3, summary.commits);
 }
 
 fn best_of_nine(work: impl Fn()) -> f64 {

@@ -164,19 +164,16 @@ impl ControlError {
     /// The failure that a person sees, about the file at `path`.
     pub fn at(self, path: &Path) -> Failure {
         let (code, hint) = match &self {
-            Self::UnknownVersion { .. } => (
-                Code::ClusterUnsupported,
-                "Lifeboat knows PostgreSQL 13 to 18.",
-            ),
+            Self::UnknownVersion { .. } => {
+                (Code::ClusterUnsupported, "Lifeboat knows PostgreSQL 13 to 18.")
+            }
             _ => (
                 Code::ControlFileInvalid,
                 "Check the disk and the server's log; restore the cluster if the server cannot \
                  start either.",
             ),
         };
-        Failure::new(code, format!("cannot use {}", path.display()))
-            .because(self)
-            .hint(hint)
+        Failure::new(code, format!("cannot use {}", path.display())).because(self).hint(hint)
     }
 }
 
@@ -206,18 +203,13 @@ pub fn read_bytes(
 
 fn load(path: &Path) -> Outcome<Vec<u8>> {
     let failure = |error| {
-        Failure::new(
-            Code::SourceFileUnreadable,
-            format!("cannot read {}", path.display()),
-        )
-        .because(error)
-        .hint("Run as the user that owns the data directory, and check the path.")
+        Failure::new(Code::SourceFileUnreadable, format!("cannot read {}", path.display()))
+            .because(error)
+            .hint("Run as the user that owns the data directory, and check the path.")
     };
     let file = std::fs::File::open(path).map_err(failure)?;
     let mut bytes = Vec::with_capacity(SIZE);
-    file.take(SIZE as u64)
-        .read_to_end(&mut bytes)
-        .map_err(failure)?;
+    file.take(SIZE as u64).read_to_end(&mut bytes).map_err(failure)?;
     Ok(bytes)
 }
 
@@ -270,9 +262,7 @@ struct Fields<'a> {
 
 impl<'a> Fields<'a> {
     fn verified(bytes: &'a [u8]) -> Result<Self, ControlError> {
-        let too_short = || ControlError::TooShort {
-            length: bytes.len(),
-        };
+        let too_short = || ControlError::TooShort { length: bytes.len() };
         let control = word(bytes, 8).ok_or_else(too_short)?;
         let catalog = word(bytes, 12).ok_or_else(too_short)?;
         let release = Release::of_catalog(catalog)
@@ -284,10 +274,7 @@ impl<'a> Fields<'a> {
         if stored != computed {
             return Err(ControlError::BadChecksum { stored, computed });
         }
-        let fields = Self {
-            release,
-            bytes: covered,
-        };
+        let fields = Self { release, bytes: covered };
         fields.check_machine()?;
         Ok(fields)
     }

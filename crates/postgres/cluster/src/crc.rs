@@ -20,8 +20,7 @@ impl FixedJoin {
         let bits: [u32; 32] = std::array::from_fn(|bit| join(1 << bit, 0, length));
         let image = |byte: usize, value: usize| {
             let set = bits.iter().skip(byte * 8).take(8).enumerate();
-            set.filter(|(bit, _)| value >> bit & 1 == 1)
-                .fold(0, |sum, (_, image)| sum ^ image)
+            set.filter(|(bit, _)| value >> bit & 1 == 1).fold(0, |sum, (_, image)| sum ^ image)
         };
         let tables = std::array::from_fn(|byte| std::array::from_fn(|value| image(byte, value)));
         Self { tables }

@@ -48,15 +48,9 @@ pub struct ManifestWriter<W> {
 impl<W: Write> ManifestWriter<W> {
     /// Begins the manifest of a backup of that version and cluster.
     pub fn new(out: W, release: &Release, system: SystemIdentifier) -> io::Result<Self> {
-        let mut writer = Self {
-            out,
-            digest: Context::new(&SHA256),
-            files: 0,
-        };
+        let mut writer = Self { out, digest: Context::new(&SHA256), files: 0 };
         let version = release.manifest;
-        writer.put(&format!(
-            "{{ \"PostgreSQL-Backup-Manifest-Version\": {version},\n"
-        ))?;
+        writer.put(&format!("{{ \"PostgreSQL-Backup-Manifest-Version\": {version},\n"))?;
         if version >= 2 {
             writer.put(&format!("\"System-Identifier\": {system},\n"))?;
         }
@@ -85,15 +79,7 @@ impl<W: Write> ManifestWriter<W> {
     /// Ends the manifest and gives back where it was written to.
     pub fn finish(mut self, ranges: &[WalRange]) -> io::Result<W> {
         self.put("\n],\n\"WAL-Ranges\": [")?;
-        for (
-            index,
-            WalRange {
-                timeline,
-                start,
-                end,
-            },
-        ) in ranges.iter().enumerate()
-        {
+        for (index, WalRange { timeline, start, end }) in ranges.iter().enumerate() {
             let separator = if index == 0 { "\n" } else { ",\n" };
             self.put(&format!(
                 "{separator}{{ \"Timeline\": {timeline}, \"Start-LSN\": \"{start}\", \

@@ -145,18 +145,13 @@ pub fn is_new(page: &[u8]) -> bool {
 pub fn is_zero(bytes: &[u8]) -> bool {
     // Whole rows first: the compiler turns them into vector code.
     let (rows, rest) = bytes.as_chunks::<ROW>();
-    rows.iter()
-        .all(|row| row.iter().fold(0, |all, byte| all | byte) == 0)
+    rows.iter().all(|row| row.iter().fold(0, |all, byte| all | byte) == 0)
         && rest.iter().all(|byte| *byte == 0)
 }
 
 fn header_fault(page: &[u8]) -> Option<HeaderFault> {
-    let (flags, lower, upper, special) = (
-        half(page, 10),
-        half(page, 12),
-        half(page, 14),
-        half(page, 16),
-    );
+    let (flags, lower, upper, special) =
+        (half(page, 10), half(page, 12), half(page, 14), half(page, 16));
     let layout = half(page, 18);
     if flags & !VALID_FLAGS != 0 {
         return Some(HeaderFault::Flags);
@@ -187,10 +182,7 @@ fn fold(page: &[u8]) -> u32 {
     first[8] = 0;
     first[9] = 0;
     let empty = [0; ROW];
-    for row in std::iter::once(&first)
-        .chain(others)
-        .chain([&empty, &empty])
-    {
+    for row in std::iter::once(&first).chain(others).chain([&empty, &empty]) {
         let (words, _) = row.as_chunks::<4>();
         for (sum, word) in sums.iter_mut().zip(words) {
             let mixed = *sum ^ u32::from_le_bytes(*word);

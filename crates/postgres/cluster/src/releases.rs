@@ -40,15 +40,7 @@ const fn release(
     manifest: u32,
 ) -> Release {
     let wal_summaries = major >= 17;
-    Release {
-        major,
-        catalog,
-        control,
-        control_crc,
-        wal_magic,
-        manifest,
-        wal_summaries,
-    }
+    Release { major, catalog, control, control_crc, wal_magic, manifest, wal_summaries }
 }
 
 impl Release {

@@ -13,11 +13,8 @@ pub use postmaster::{Postmaster, Running, running, started_with};
 use crate::Release;
 
 /// Where distributions put the programs of a major version.
-const PLACES: [(&str, &str); 3] = [
-    ("/usr/lib/postgresql/", "/bin"),
-    ("/usr/pgsql-", "/bin"),
-    ("/usr/local/pgsql-", "/bin"),
-];
+const PLACES: [(&str, &str); 3] =
+    [("/usr/lib/postgresql/", "/bin"), ("/usr/pgsql-", "/bin"), ("/usr/local/pgsql-", "/bin")];
 
 /// The version of a data directory, by its `PG_VERSION`.
 pub fn data_version(data_directory: &Path) -> Outcome<&'static Release> {
@@ -29,16 +26,11 @@ pub fn data_version(data_directory: &Path) -> Outcome<&'static Release> {
             .hint("Name the directory that holds PG_VERSION, and run as its owner.")
     })?;
     let version = content.trim();
-    version
-        .parse()
-        .ok()
-        .and_then(Release::of_major)
-        .ok_or_else(|| {
-            let version: String = version.chars().take(20).collect();
-            let message = format!("{} is of version {version:?}", data_directory.display());
-            Failure::new(Code::ClusterUnsupported, message)
-                .hint("Lifeboat knows PostgreSQL 13 to 18.")
-        })
+    version.parse().ok().and_then(Release::of_major).ok_or_else(|| {
+        let version: String = version.chars().take(20).collect();
+        let message = format!("{} is of version {version:?}", data_directory.display());
+        Failure::new(Code::ClusterUnsupported, message).hint("Lifeboat knows PostgreSQL 13 to 18.")
+    })
 }
 
 /// The directory with `postgres`, `pg_ctl` and the like of a major version: the given one, or one
@@ -46,20 +38,12 @@ pub fn data_version(data_directory: &Path) -> Outcome<&'static Release> {
 pub fn programs(release: &Release, given: Option<&Path>) -> Outcome<PathBuf> {
     let usual =
         PLACES.map(|(front, back)| PathBuf::from(format!("{front}{}{back}", release.major)));
-    let mut places = given
-        .map_or_else(|| usual.to_vec(), |given| vec![given.to_owned()])
-        .into_iter();
-    places
-        .find(|place| place.join("postgres").is_file())
-        .ok_or_else(|| {
-            Failure::new(
-                Code::ClusterUnreachable,
-                format!("the programs of {release} are not here"),
-            )
-            .hint(format!(
-                "Install the server package of {release}, or name its bin directory."
-            ))
-        })
+    let mut places =
+        given.map_or_else(|| usual.to_vec(), |given| vec![given.to_owned()]).into_iter();
+    places.find(|place| place.join("postgres").is_file()).ok_or_else(|| {
+        Failure::new(Code::ClusterUnreachable, format!("the programs of {release} are not here"))
+            .hint(format!("Install the server package of {release}, or name its bin directory."))
+    })
 }
 
 #[cfg(test)]

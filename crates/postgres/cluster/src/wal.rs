@@ -99,15 +99,12 @@ pub enum WalError {
 impl WalError {
     /// The failure that a person sees, about the file called `name`.
     pub fn at(self, name: impl std::fmt::Display) -> Failure {
-        Failure::new(
-            Code::WalInvalid,
-            format!("{name} is not what its name says"),
-        )
-        .because(self)
-        .hint(
-            "Compare the file with the server's pg_wal, and look for a second cluster that \
+        Failure::new(Code::WalInvalid, format!("{name} is not what its name says"))
+            .because(self)
+            .hint(
+                "Compare the file with the server's pg_wal, and look for a second cluster that \
                    writes to the same place.",
-        )
+            )
     }
 }
 

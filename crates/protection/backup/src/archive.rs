@@ -18,9 +18,7 @@ pub fn wait_for_wal(
     wal: WalSpan,
 ) -> Outcome<()> {
     let Opened { control, source } = opened;
-    context
-        .reporter
-        .note("waiting for the WAL of the backup in the repository");
+    context.reporter.note("waiting for the WAL of the backup in the repository");
     if source.facts().in_recovery {
         let switched = request
             .other_connections

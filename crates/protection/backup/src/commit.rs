@@ -68,12 +68,7 @@ impl Commit<'_> {
         self.blocking.run(self.regions.create(&key, bytes))?;
         if kind != ObjectType::ObjectTable {
             let size = bytes.len() as u64;
-            self.objects.push(ObjectEntry {
-                digest,
-                kind,
-                size,
-                live: size,
-            });
+            self.objects.push(ObjectEntry { digest, kind, size, live: size });
         }
         Ok(digest)
     }
@@ -89,19 +84,11 @@ impl Commit<'_> {
         let order = path_order(copied.entries, copied.inside);
         let maps = self.write_maps(&order, &mut by_file, copied.packs)?;
 
-        let mut table = WrittenTable {
-            file_table: Vec::new(),
-            files: 0,
-            logical_bytes: 0,
-        };
+        let mut table = WrittenTable { file_table: Vec::new(), files: 0, logical_bytes: 0 };
         let mut page = FileTablePage::default();
         for file in order {
             let entry = &copied.entries[file];
-            let root = if file < copied.inside {
-                Root::Data
-            } else {
-                Root::Outside
-            };
+            let root = if file < copied.inside { Root::Data } else { Root::Outside };
             let pieces = by_file.get(&file).map(Vec::as_slice).unwrap_or_default();
             if pieces.iter().any(|piece| piece.content.is_none()) {
                 // Dropped while the backup ran: replay drops it again.
@@ -120,16 +107,12 @@ impl Commit<'_> {
             page.add(&stored);
             if page.is_full() {
                 let bytes = std::mem::take(&mut page).finish(self.keys, self.environment)?;
-                table
-                    .file_table
-                    .push(self.store(ObjectType::FileTable, &bytes)?);
+                table.file_table.push(self.store(ObjectType::FileTable, &bytes)?);
             }
         }
         if !page.is_empty() {
             let bytes = page.finish(self.keys, self.environment)?;
-            table
-                .file_table
-                .push(self.store(ObjectType::FileTable, &bytes)?);
+            table.file_table.push(self.store(ObjectType::FileTable, &bytes)?);
         }
         Ok(table)
     }
@@ -172,9 +155,7 @@ impl Commit<'_> {
         let bytes = std::mem::take(map).finish(self.keys, self.environment)?;
         let digest = self.store(ObjectType::Map, &bytes)?;
         for (file, leaf) in waiting.drain(..) {
-            refs.entry(file)
-                .or_default()
-                .push(LeafRef { map: digest, leaf });
+            refs.entry(file).or_default().push(LeafRef { map: digest, leaf });
         }
         Ok(())
     }
@@ -183,10 +164,7 @@ impl Commit<'_> {
     pub fn write_objects(&mut self) -> Outcome<Vec<Digest>> {
         use lifeboat_repository::tree::ObjectTable;
         let pages = ObjectTable::encode(self.keys, self.objects.clone());
-        pages
-            .iter()
-            .map(|page| self.store(ObjectType::ObjectTable, page))
-            .collect()
+        pages.iter().map(|page| self.store(ObjectType::ObjectTable, page)).collect()
     }
 }
 
@@ -230,16 +208,10 @@ fn whole_crc(pieces: &[CopiedPiece]) -> u32 {
 fn content_of(pieces: &[CopiedPiece], packs: &BTreeMap<u32, Digest>) -> Outcome<Content> {
     match pieces {
         [] => Ok(Content::Nothing),
-        [
-            CopiedPiece {
-                content: Some(PieceContent { runs, .. }),
-                ..
-            },
-        ] => Ok(Content::Runs(named_runs(runs, packs)?)),
-        _ => Err(Failure::new(
-            Code::Internal,
-            "a file of several leaves has no map",
-        )),
+        [CopiedPiece { content: Some(PieceContent { runs, .. }), .. }] => {
+            Ok(Content::Runs(named_runs(runs, packs)?))
+        }
+        _ => Err(Failure::new(Code::Internal, "a file of several leaves has no map")),
     }
 }
 
@@ -252,12 +224,7 @@ fn named_runs(runs: &[LocalRun], packs: &BTreeMap<u32, Digest>) -> Outcome<Vec<R
                     Failure::new(Code::Internal, format!("pack {number} was not stored"))
                 })?),
             };
-            Ok(Run {
-                pack,
-                frame: run.frame,
-                slot: run.slot,
-                pages: run.pages,
-            })
+            Ok(Run { pack, frame: run.frame, slot: run.slot, pages: run.pages })
         })
         .collect()
 }

@@ -33,11 +33,7 @@ impl Connection {
 
     /// Runs a query that gives one row of text.
     pub async fn text(&self, query: &str) -> Outcome<String> {
-        let row = self
-            .client
-            .query_one(query, &[])
-            .await
-            .map_err(|error| self.failure(&error))?;
+        let row = self.client.query_one(query, &[]).await.map_err(|error| self.failure(&error))?;
         row.try_get(0).map_err(|error| self.failure(&error))
     }
 
@@ -47,10 +43,7 @@ impl Connection {
         match error.as_db_error() {
             Some(said) if said.code().code() == "42501" => Failure::new(
                 Code::ClusterPermission,
-                format!(
-                    "PostgreSQL at {place} refuses this role: {}",
-                    said.message()
-                ),
+                format!("PostgreSQL at {place} refuses this role: {}", said.message()),
             )
             .hint("Grant pg_monitor and EXECUTE on the backup functions, or use a superuser."),
             Some(said) => {
@@ -74,22 +67,14 @@ impl Connection {
 pub async fn connect(settings: &str) -> Outcome<Connection> {
     let mut config: Config = settings.parse().map_err(|error: tokio_postgres::Error| {
         // The string may hold a password: only the parser's own words are repeated.
-        Failure::new(
-            Code::SpecInvalid,
-            format!("a connection string cannot be read: {error}"),
-        )
-        .hint("Write it as in \"host=/run/postgresql port=5432 user=postgres\".")
+        Failure::new(Code::SpecInvalid, format!("a connection string cannot be read: {error}"))
+            .hint("Write it as in \"host=/run/postgresql port=5432 user=postgres\".")
     })?;
-    config
-        .application_name("lifeboat")
-        .connect_timeout(CONNECT_TIMEOUT);
+    config.application_name("lifeboat").connect_timeout(CONNECT_TIMEOUT);
     let place = describe(&config);
     let unreachable = |error: tokio_postgres::Error| unreachable(&place, &error);
     let mut driver = JoinSet::new();
-    let local = config
-        .get_hosts()
-        .iter()
-        .all(|host| matches!(host, Host::Unix(_)));
+    let local = config.get_hosts().iter().all(|host| matches!(host, Host::Unix(_)));
     let client = if local || config.get_ssl_mode() == SslMode::Disable {
         let (client, connection) = config.connect(NoTls).await.map_err(unreachable)?;
         driver.spawn(async move {
@@ -104,11 +89,7 @@ pub async fn connect(settings: &str) -> Outcome<Connection> {
         });
         client
     };
-    let connection = Connection {
-        client,
-        place,
-        _driver: driver,
-    };
+    let connection = Connection { client, place, _driver: driver };
     connection
         .client
         .batch_execute(

@@ -44,20 +44,10 @@ impl Files {
         let inside = entries.len();
         entries.extend(outside);
         // An absolute path replaces the directory that it is joined to.
-        let paths = entries
-            .iter()
-            .map(|entry| data_directory.join(&entry.path))
-            .collect();
-        let control = entries
-            .iter()
-            .position(|entry| entry.kind == Kind::Control)
-            .unwrap_or(inside);
-        Self {
-            entries,
-            paths,
-            inside,
-            control,
-        }
+        let paths = entries.iter().map(|entry| data_directory.join(&entry.path)).collect();
+        let control =
+            entries.iter().position(|entry| entry.kind == Kind::Control).unwrap_or(inside);
+        Self { entries, paths, inside, control }
     }
 
     /// For the commit.
@@ -104,30 +94,16 @@ pub fn copy(
         cancel: context.cancel,
     };
     let units = units(&files.entries, control.block_size);
-    let total = units
-        .iter()
-        .flat_map(|unit| &unit.pieces)
-        .map(|piece| piece.bytes)
-        .sum();
+    let total = units.iter().flat_map(|unit| &unit.pieces).map(|piece| piece.bytes).sum();
     context.reporter.start("copying files", total);
     let stream = context.stream.keys.stream();
     let numbers = AtomicU32::new(0);
     let produce = |sink: &crate::upload::Upload| {
         let Copied { pieces, damaged } = copy_units(&job, &units, sink, &numbers)?;
         let control = copy_control(&job, files, &request.data_directory, sink, &numbers)?;
-        Ok(Contents {
-            pieces,
-            control,
-            damaged,
-        })
+        Ok(Contents { pieces, control, damaged })
     };
-    let copied = storing(
-        context.environment,
-        context.blocking,
-        regions,
-        stream,
-        produce,
-    )?;
+    let copied = storing(context.environment, context.blocking, regions, stream, produce)?;
     context.reporter.finish("copying files");
     Ok(copied)
 }
@@ -142,42 +118,19 @@ fn copy_control(
     numbers: &AtomicU32,
 ) -> Outcome<CopiedPiece> {
     let (_, bytes) = control::read_bytes(data_directory, job.environment)?;
-    let listed = files
-        .entries
-        .get(files.control)
-        .map_or(0, |entry| entry.size);
+    let listed = files.entries.get(files.control).map_or(0, |entry| entry.size);
     if bytes.len() as u64 != listed {
-        let message = format!(
-            "pg_control has {} bytes, was listed with {listed}",
-            bytes.len()
-        );
+        let message = format!("pg_control has {} bytes, was listed with {listed}", bytes.len());
         return Err(Failure::new(Code::BackupAborted, message));
     }
     let level = job.level;
-    let mut writer = FrameWriter::new(
-        job.environment,
-        job.keys,
-        sink,
-        numbers,
-        job.page_bytes,
-        level,
-    )?;
+    let mut writer =
+        FrameWriter::new(job.environment, job.keys, sink, numbers, job.page_bytes, level)?;
     writer.set_boot(true);
     let mut runs = Vec::new();
     writer.add(&bytes, &mut runs)?;
     writer.finish()?;
-    let piece = Piece {
-        file: files.control,
-        leaf: 0,
-        offset: 0,
-        bytes: listed,
-    };
-    let content = PieceContent {
-        runs,
-        crc32c: crc32c::crc32c(&bytes),
-    };
-    Ok(CopiedPiece {
-        piece,
-        content: Some(content),
-    })
+    let piece = Piece { file: files.control, leaf: 0, offset: 0, bytes: listed };
+    let content = PieceContent { runs, crc32c: crc32c::crc32c(&bytes) };
+    Ok(CopiedPiece { piece, content: Some(content) })
 }

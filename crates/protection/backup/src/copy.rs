@@ -97,10 +97,7 @@ pub fn copy(
                 })
             })
             .collect();
-        workers
-            .into_iter()
-            .map(|worker| worker.join())
-            .collect::<Vec<_>>()
+        workers.into_iter().map(|worker| worker.join()).collect::<Vec<_>>()
     });
     let mut all = Copied::default();
     for outcome in outcomes {
@@ -120,14 +117,8 @@ fn work(
     numbers: &AtomicU32,
     failed: &Cancel,
 ) -> Outcome<Copied> {
-    let mut writer = FrameWriter::new(
-        job.environment,
-        job.keys,
-        sink,
-        numbers,
-        job.page_bytes,
-        job.level,
-    )?;
+    let mut writer =
+        FrameWriter::new(job.environment, job.keys, sink, numbers, job.page_bytes, job.level)?;
     let mut copied = Copied::default();
     let mut buffer = vec![0; FRAME_BYTES];
     while let Some(unit) = units.get(next.fetch_add(1, Ordering::Relaxed)) {
@@ -139,10 +130,7 @@ fn work(
             job.cancel.check()?;
             job.environment.failpoints().hit("backup.piece")?;
             let content = copy_piece(job, piece, &mut writer, &mut buffer, &mut copied.damaged)?;
-            copied.pieces.push(CopiedPiece {
-                piece: *piece,
-                content,
-            });
+            copied.pieces.push(CopiedPiece { piece: *piece, content });
         }
         writer.end_unit()?;
     }
@@ -162,10 +150,7 @@ fn copy_piece(
         return Ok(None);
     };
     let rules = page_rules(job, &job.entries[piece.file]);
-    let mut content = PieceContent {
-        runs: Vec::new(),
-        crc32c: 0,
-    };
+    let mut content = PieceContent { runs: Vec::new(), crc32c: 0 };
     let mut done = 0;
     while done < piece.bytes {
         job.cancel.check()?;
@@ -189,10 +174,7 @@ fn copy_piece(
 fn page_rules(job: &CopyJob<'_>, entry: &Entry) -> Option<PageRules> {
     let relation = entry.relation().filter(|_| job.data_checksums)?;
     let first_block = relation.first_block(job.segment_blocks)?;
-    Some(PageRules {
-        first_block,
-        start: job.start,
-    })
+    Some(PageRules { first_block, start: job.start })
 }
 
 fn note_damage(
@@ -208,9 +190,7 @@ fn note_damage(
     let blocks = read::check(job.environment, source, rules, offset, page_bytes, chunk)?;
     for block in blocks {
         let path = job.entries[piece.file].path.to_string_lossy().into_owned();
-        job.reporter.warn(format!(
-            "page {block} of {path} fails its checksum in the source"
-        ));
+        job.reporter.warn(format!("page {block} of {path} fails its checksum in the source"));
         damaged.push(DamagedPage { path, block });
     }
     Ok(())

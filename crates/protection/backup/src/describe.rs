@@ -35,15 +35,9 @@ pub fn tablespaces(listing: &Listing) -> Outcome<Vec<Tablespace>> {
     let named = listing.tablespaces.iter().map(|tablespace| {
         let location = tablespace.location.to_str().ok_or_else(|| {
             let place = tablespace.location.display();
-            Failure::new(
-                Code::DataDirectoryInvalid,
-                format!("tablespace path {place} is no UTF-8"),
-            )
+            Failure::new(Code::DataDirectoryInvalid, format!("tablespace path {place} is no UTF-8"))
         })?;
-        Ok(Tablespace {
-            oid: tablespace.oid,
-            location: location.to_owned(),
-        })
+        Ok(Tablespace { oid: tablespace.oid, location: location.to_owned() })
     });
     named.collect()
 }
@@ -51,10 +45,7 @@ pub fn tablespaces(listing: &Listing) -> Outcome<Vec<Tablespace>> {
 /// Names of the first and the last segment of a span.
 pub fn wal_names(wal: &WalSpan, segment_bytes: u32) -> Outcome<[String; 2]> {
     let size = SegmentSize::new(u64::from(segment_bytes)).ok_or_else(|| {
-        Failure::new(
-            Code::Internal,
-            format!("a WAL segment of {segment_bytes} bytes"),
-        )
+        Failure::new(Code::Internal, format!("a WAL segment of {segment_bytes} bytes"))
     })?;
     let last = Lsn(wal.stop.0.saturating_sub(1).max(wal.start.0));
     Ok([wal.start, last].map(|lsn| SegmentName::from_lsn(wal.timeline, lsn, size).to_string()))

@@ -20,13 +20,10 @@ pub fn write_manifest(
     description: &Description,
 ) -> Outcome<()> {
     let keys = &context.stream.keys;
-    let manifests = context
-        .blocking
-        .run(regions.nearest().manifests(keys.stream()))?;
-    let predecessor = manifests.last().map(|last| Predecessor {
-        name: last.body.name.clone(),
-        digest: last.digest,
-    });
+    let manifests = context.blocking.run(regions.nearest().manifests(keys.stream()))?;
+    let predecessor = manifests
+        .last()
+        .map(|last| Predecessor { name: last.body.name.clone(), digest: last.digest });
     let body = ManifestBody {
         name: name.to_owned(),
         predecessor,
@@ -37,21 +34,15 @@ pub fn write_manifest(
     };
     let signer = context.writer.signing()?;
     let (key, bytes) = Manifest::encode(keys, context.environment, &signer, body, description)?;
-    context
-        .blocking
-        .run(regions.create_verified(&key, &bytes))
-        .map_err(|failure| {
-            if failure.code() != Code::ObjectConflict {
-                return failure.within("committing the backup");
-            }
-            // The maintainer put a tombstone there after the session had expired.
-            Failure::new(
-                Code::SessionRevoked,
-                format!("the session of backup {name} was ended"),
-            )
+    context.blocking.run(regions.create_verified(&key, &bytes)).map_err(|failure| {
+        if failure.code() != Code::ObjectConflict {
+            return failure.within("committing the backup");
+        }
+        // The maintainer put a tombstone there after the session had expired.
+        Failure::new(Code::SessionRevoked, format!("the session of backup {name} was ended"))
             .because(failure)
             .hint("It ran longer than 24 hours or was stopped for so long; take it again.")
-        })
+    })
 }
 
 /// Records the backup. It exists already: a log that cannot be written is only warned of.
@@ -74,8 +65,6 @@ pub fn record(
     };
     let recorded = lifeboat_audit::record(context.environment, regions, context.writer, done);
     if let Err(failure) = context.blocking.run(recorded) {
-        context
-            .reporter
-            .warn(format!("the audit log could not be written: {failure}"));
+        context.reporter.warn(format!("the audit log could not be written: {failure}"));
     }
 }

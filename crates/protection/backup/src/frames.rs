@@ -88,12 +88,7 @@ impl<'a, S: PackSink> FrameWriter<'a, S> {
             if is_zero(page) {
                 match runs.last_mut() {
                     Some(run) if run.pack.is_none() => run.pages += 1,
-                    _ => runs.push(LocalRun {
-                        pack: None,
-                        frame: 0,
-                        slot: 0,
-                        pages: 1,
-                    }),
+                    _ => runs.push(LocalRun { pack: None, frame: 0, slot: 0, pages: 1 }),
                 }
                 continue;
             }
@@ -112,10 +107,8 @@ impl<'a, S: PackSink> FrameWriter<'a, S> {
                     pages: 1,
                 }),
             }
-            self.pages.push(PageEntry {
-                id: self.keys.page_id(page),
-                crc32c: crc32c::crc32c(page),
-            });
+            self.pages
+                .push(PageEntry { id: self.keys.page_id(page), crc32c: crc32c::crc32c(page) });
             self.lengths.push(page.len() as u32);
             self.plain.extend_from_slice(page);
         }
@@ -153,10 +146,7 @@ impl<'a, S: PackSink> FrameWriter<'a, S> {
         if self.pages.is_empty() {
             return Ok(());
         }
-        let even = self
-            .lengths
-            .iter()
-            .all(|length| *length as usize == self.page_bytes);
+        let even = self.lengths.iter().all(|length| *length as usize == self.page_bytes);
         let lengths = (!even).then_some(self.lengths.as_slice());
         let Some((_, pack)) = &mut self.pack else {
             return Ok(());
@@ -169,29 +159,21 @@ impl<'a, S: PackSink> FrameWriter<'a, S> {
             &self.pages,
         )?;
         if self.in_boot_set {
-            let boot = self.boot.get_or_insert(BootFrames {
-                first: added.frame,
-                count: 0,
-            });
+            let boot = self.boot.get_or_insert(BootFrames { first: added.frame, count: 0 });
             boot.count += 1;
         }
         self.next_frame = added.frame + 1;
         self.plain.clear();
         self.pages.clear();
         self.lengths.clear();
-        if pack.is_full() {
-            self.close_pack()
-        } else {
-            Ok(())
-        }
+        if pack.is_full() { self.close_pack() } else { Ok(()) }
     }
 
     fn close_pack(&mut self) -> Outcome<()> {
         match self.pack.take() {
             None => Ok(()),
             Some((number, pack)) => {
-                self.sink
-                    .take(number, pack.finish(self.environment)?, self.boot.take())
+                self.sink.take(number, pack.finish(self.environment)?, self.boot.take())
             }
         }
     }

@@ -28,20 +28,14 @@ pub fn source(request: &BackupRequest, context: &BackupContext<'_>) -> Outcome<O
 
 /// One backup of a database at a time on one host; the kernel frees the lock of a dead process.
 pub fn lock(request: &BackupRequest) -> Outcome<Flock<std::fs::File>> {
-    let path = request.state.join(format!(
-        "backup-{}.lock",
-        request.database.replace('/', "-")
-    ));
+    let path = request.state.join(format!("backup-{}.lock", request.database.replace('/', "-")));
     let failure = |error: std::io::Error| {
         Failure::new(Code::LocalState, format!("cannot lock {}", path.display())).because(error)
     };
     std::fs::create_dir_all(&request.state).map_err(failure)?;
     let file = std::fs::File::create(&path).map_err(failure)?;
     Flock::lock(file, FlockArg::LockExclusiveNonblock).map_err(|(_, error)| {
-        let message = format!(
-            "another backup of {} is running on this host",
-            request.database
-        );
+        let message = format!("another backup of {} is running on this host", request.database);
         Failure::new(Code::BackupRunning, message)
             .because(error)
             .hint("Wait for it to end; a backup that was killed holds no lock.")

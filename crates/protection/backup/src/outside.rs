@@ -30,11 +30,7 @@ pub async fn list(
         files.insert(path.clone(), "include");
     }
     if facts.major() >= 16 {
-        let rows = source
-            .connection()
-            .client()
-            .query(INCLUDED_RULES, &[])
-            .await;
+        let rows = source.connection().client().query(INCLUDED_RULES, &[]).await;
         for row in rows.unwrap_or_default() {
             files.insert(PathBuf::from(row.get::<_, String>(0)), "include");
         }
@@ -46,30 +42,22 @@ pub async fn list(
     let mut outside = Vec::new();
     for (path, role) in files {
         let inside = path.canonicalize().ok().is_some_and(|true_path| {
-            data_directory
-                .canonicalize()
-                .is_ok_and(|root| true_path.starts_with(root))
+            data_directory.canonicalize().is_ok_and(|root| true_path.starts_with(root))
         });
         let Some(shown) = path.to_str() else { continue };
         if inside || !path.is_absolute() {
             continue;
         }
         entries.push(entry(&path)?);
-        outside.push(OutsideFile {
-            role: role.to_owned(),
-            path: shown.to_owned(),
-        });
+        outside.push(OutsideFile { role: role.to_owned(), path: shown.to_owned() });
     }
     Ok((entries, outside))
 }
 
 fn entry(path: &Path) -> Outcome<Entry> {
     let unreadable = || {
-        Failure::new(
-            Code::SourceFileUnreadable,
-            format!("cannot read {}", path.display()),
-        )
-        .hint("The configuration belongs to the backup: let this user read it.")
+        Failure::new(Code::SourceFileUnreadable, format!("cannot read {}", path.display()))
+            .hint("The configuration belongs to the backup: let this user read it.")
     };
     let found = std::fs::metadata(path).map_err(|error| unreadable().because(error))?;
     if !found.is_file() || found.len() > FILE_BYTES_MAX {

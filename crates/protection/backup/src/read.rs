@@ -62,9 +62,7 @@ pub fn check(
     let mut damaged = Vec::new();
     for (index, page) in buffer.chunks_exact_mut(page_bytes).enumerate() {
         let page_offset = offset + (index * page_bytes) as u64;
-        let block = rules
-            .first_block
-            .wrapping_add((page_offset / page_bytes as u64) as u32);
+        let block = rules.first_block.wrapping_add((page_offset / page_bytes as u64) as u32);
         if check_page(page, block, true).is_good() {
             continue;
         }
@@ -102,10 +100,7 @@ fn settles(
 }
 
 fn unreadable(path: &Path, error: std::io::Error) -> Failure {
-    Failure::new(
-        Code::SourceFileUnreadable,
-        format!("cannot read {}", path.display()),
-    )
-    .because(error)
-    .hint("The backup was aborted; no file of the cluster is ever left out.")
+    Failure::new(Code::SourceFileUnreadable, format!("cannot read {}", path.display()))
+        .because(error)
+        .hint("The backup was aborted; no file of the cluster is ever left out.")
 }

@@ -67,10 +67,7 @@ pub struct BackupContext<'a> {
 impl BackupContext<'_> {
     /// A failpoint.
     pub fn hit(&self, name: &str) -> Outcome<()> {
-        self.environment
-            .failpoints()
-            .hit(name)
-            .map_err(Failure::from)
+        self.environment.failpoints().hit(name).map_err(Failure::from)
     }
 }
 
@@ -109,17 +106,8 @@ pub fn run(
     context.hit("backup.after_manifest")?;
     finish::record(context, regions, &name, &description);
     let elapsed = context.environment.clock().elapsed().saturating_sub(began);
-    let regions = regions
-        .all()
-        .iter()
-        .map(|one| one.region().to_owned())
-        .collect();
-    Ok(BackupReport {
-        name,
-        description,
-        elapsed,
-        regions,
-    })
+    let regions = regions.all().iter().map(|one| one.region().to_owned()).collect();
+    Ok(BackupReport { name, description, elapsed, regions })
 }
 
 /// What was taken between start and stop.
@@ -143,9 +131,7 @@ fn take(
     opened: &Opened,
     name: &str,
 ) -> Outcome<Taken> {
-    let BackupContext {
-        blocking, reporter, ..
-    } = *context;
+    let BackupContext { blocking, reporter, .. } = *context;
     let Opened { control, source } = opened;
     let started_at = context.environment.clock().now();
     reporter.note(format!("backup {name} begins with a checkpoint"));
@@ -165,22 +151,8 @@ fn take(
     let stopped = blocking.run(source.stop())?;
     let stopped_at = context.environment.clock().now();
     open::check_timeline(context, source, timeline)?;
-    let wal = WalSpan {
-        timeline,
-        start: start.lsn,
-        stop: stopped.lsn,
-    };
-    Ok(Taken {
-        started_at,
-        stopped_at,
-        wal,
-        stopped,
-        listing,
-        outside,
-        files,
-        contents,
-        stored,
-    })
+    let wal = WalSpan { timeline, start: start.lsn, stop: stopped.lsn };
+    Ok(Taken { started_at, stopped_at, wal, stopped, listing, outside, files, contents, stored })
 }
 
 /// Maps, tables, then the one signed manifest: from here on the backup exists.
@@ -194,28 +166,12 @@ fn commit(
 ) -> Outcome<Description> {
     context.reporter.note("writing the manifest");
     let Opened { control, source } = opened;
-    let Stored {
-        packs,
-        objects,
-        boot_set,
-    } = taken.stored;
-    let BackupContext {
-        environment,
-        blocking,
-        ..
-    } = *context;
+    let Stored { packs, objects, boot_set } = taken.stored;
+    let BackupContext { environment, blocking, .. } = *context;
     let keys = &context.stream.keys;
-    let mut commit = Commit {
-        environment,
-        blocking,
-        keys,
-        regions,
-        objects,
-    };
+    let mut commit = Commit { environment, blocking, keys, regions, objects };
     let damaged_pages = taken.contents.damaged.clone();
-    let copied = taken
-        .files
-        .copied(taken.contents, &packs, control.block_size);
+    let copied = taken.files.copied(taken.contents, &packs, control.block_size);
     let table = commit.write_files(copied)?;
     context.hit("backup.before_manifest")?;
     let object_table = commit.write_objects()?;
@@ -252,11 +208,5 @@ fn claim(context: &BackupContext<'_>, regions: &mut Regions) -> Outcome<String> 
     let signer = context.writer.signing()?;
     let stream = context.stream.keys.stream();
     let label = context.writer.label();
-    context.blocking.run(session::claim(
-        context.environment,
-        regions,
-        stream,
-        label,
-        &signer,
-    ))
+    context.blocking.run(session::claim(context.environment, regions, stream, label, &signer))
 }

@@ -47,10 +47,7 @@ pub fn is_boot(entry: &Entry) -> bool {
 pub fn units(entries: &[Entry], page_bytes: u32) -> Vec<Unit> {
     let mut units = Vec::new();
     for boot in [true, false] {
-        let mut unit = Unit {
-            boot,
-            ..Unit::default()
-        };
+        let mut unit = Unit { boot, ..Unit::default() };
         let mut unit_bytes = 0;
         let files = entries.iter().enumerate().filter(|(_, entry)| {
             entry.is_file() && entry.kind != Kind::Control && is_boot(entry) == boot
@@ -60,13 +57,7 @@ pub fn units(entries: &[Entry], page_bytes: u32) -> Vec<Unit> {
                 unit_bytes += piece.bytes;
                 unit.pieces.push(piece);
                 if unit_bytes >= UNIT_BYTES || unit.pieces.len() >= UNIT_FILES {
-                    units.push(std::mem::replace(
-                        &mut unit,
-                        Unit {
-                            boot,
-                            pieces: Vec::new(),
-                        },
-                    ));
+                    units.push(std::mem::replace(&mut unit, Unit { boot, pieces: Vec::new() }));
                     unit_bytes = 0;
                 }
             }
@@ -82,11 +73,6 @@ fn pieces(file: usize, size: u64, page_bytes: u32) -> impl Iterator<Item = Piece
     let leaf_bytes = u64::from(LEAF_PAGES) * u64::from(page_bytes);
     (0..size.div_ceil(leaf_bytes)).map(move |leaf| {
         let offset = leaf * leaf_bytes;
-        Piece {
-            file,
-            leaf: leaf as u32,
-            offset,
-            bytes: leaf_bytes.min(size - offset),
-        }
+        Piece { file, leaf: leaf as u32, offset, bytes: leaf_bytes.min(size - offset) }
     })
 }

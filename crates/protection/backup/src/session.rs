@@ -36,10 +36,8 @@ pub async fn claim(
             Err(failure) => return Err(failure.within("claiming a writer session")),
         }
     }
-    Err(
-        Failure::new(Code::BackupRunning, "no free session number was found")
-            .hint("Many backups of this database start at once: look for a runaway schedule."),
-    )
+    Err(Failure::new(Code::BackupRunning, "no free session number was found")
+        .hint("Many backups of this database start at once: look for a runaway schedule."))
 }
 
 /// The highest epoch that any region knows, of sessions and of manifests.
@@ -49,9 +47,7 @@ async fn highest_epoch(regions: &Regions, stream: StreamId) -> Outcome<u32> {
         for folder in ["sessions/", "manifests/"] {
             let prefix = format!("{}{folder}", layout::stream(stream));
             let keys = repository.store().list(&prefix).await?;
-            let names = keys
-                .iter()
-                .filter_map(|(key, _)| key.as_str().strip_prefix(&prefix));
+            let names = keys.iter().filter_map(|(key, _)| key.as_str().strip_prefix(&prefix));
             highest = names.filter_map(epoch_of).max().unwrap_or(0).max(highest);
         }
     }

@@ -124,22 +124,13 @@ impl Source {
             Err(Failure::new(Code::ClusterSettings, message).hint(hint))
         };
         if facts.wal_level == "minimal" {
-            return refuse(
-                "wal_level is minimal",
-                "Set wal_level = replica and restart.",
-            );
+            return refuse("wal_level is minimal", "Set wal_level = replica and restart.");
         }
         if !facts.fsync {
-            return refuse(
-                "fsync is off",
-                "A crash would corrupt this cluster: set fsync = on.",
-            );
+            return refuse("fsync is off", "A crash would corrupt this cluster: set fsync = on.");
         }
         if !facts.full_page_writes {
-            return refuse(
-                "full_page_writes is off",
-                "Set full_page_writes = on and reload.",
-            );
+            return refuse("full_page_writes is off", "Set full_page_writes = on and reload.");
         }
         let archives = facts.archive_mode != "off" && facts.archive_command != "(disabled)";
         if archiving && (!archives || facts.archive_command.trim().is_empty()) {
@@ -160,9 +151,7 @@ impl Source {
         };
         let row = self.connection.client().query_one(query, &[&label]).await;
         let row = row.map_err(|error| self.connection.failure(&error))?;
-        Ok(Started {
-            lsn: self.lsn(row.get(0))?,
-        })
+        Ok(Started { lsn: self.lsn(row.get(0))? })
     }
 
     /// Ends the backup and takes what belongs into `backup_label`. The wait for the archive is
@@ -178,19 +167,13 @@ impl Source {
         let row = self.connection.client().query_one(query, &[]).await;
         let row = row.map_err(|error| self.connection.failure(&error))?;
         let lsn = self.lsn(row.get(0))?;
-        Ok(Stopped {
-            lsn,
-            backup_label: row.get(1),
-            tablespace_map: row.get(2),
-        })
+        Ok(Stopped { lsn, backup_label: row.get(1), tablespace_map: row.get(2) })
     }
 
     /// The timeline that the server is on now.
     pub async fn timeline(&self) -> Outcome<Timeline> {
-        let text = self
-            .connection
-            .text("SELECT timeline_id::text FROM pg_control_checkpoint()")
-            .await?;
+        let text =
+            self.connection.text("SELECT timeline_id::text FROM pg_control_checkpoint()").await?;
         text.parse().map(Timeline).map_err(|_| self.nonsense(&text))
     }
 
@@ -199,10 +182,7 @@ impl Source {
     }
 
     fn nonsense(&self, text: &str) -> Failure {
-        let message = format!(
-            "PostgreSQL at {} answered {text:?}",
-            self.connection.place()
-        );
+        let message = format!("PostgreSQL at {} answered {text:?}", self.connection.place());
         Failure::new(Code::BackupAborted, message)
     }
 }
@@ -211,10 +191,7 @@ impl Source {
 /// on an idle primary.
 pub async fn switch_wal(settings: &str) -> Outcome<bool> {
     let connection = connect(settings).await?;
-    let primary = connection
-        .text("SELECT (NOT pg_is_in_recovery())::text")
-        .await?
-        == "true";
+    let primary = connection.text("SELECT (NOT pg_is_in_recovery())::text").await? == "true";
     if primary {
         connection.text("SELECT pg_switch_wal()::text").await?;
     }
@@ -239,11 +216,7 @@ const FACTS: &str = "
 
 async fn read_facts(connection: &Connection) -> Outcome<ServerFacts> {
     let failure = |error: tokio_postgres::Error| connection.failure(&error);
-    let row = connection
-        .client()
-        .query_one(FACTS, &[])
-        .await
-        .map_err(failure)?;
+    let row = connection.client().query_one(FACTS, &[]).await.map_err(failure)?;
     let text = |index: usize| row.get::<_, Option<String>>(index).unwrap_or_default();
     let number = |index: usize| {
         text(index).parse().map_err(|_| {
@@ -262,10 +235,7 @@ async fn read_facts(connection: &Connection) -> Outcome<ServerFacts> {
         .map_err(failure)?;
     let included = connection
         .client()
-        .query(
-            "SELECT DISTINCT sourcefile FROM pg_file_settings WHERE sourcefile <> ''",
-            &[],
-        )
+        .query("SELECT DISTINCT sourcefile FROM pg_file_settings WHERE sourcefile <> ''", &[])
         .await
         // Only superusers may read pg_file_settings; the files that it names are then found by
         // following the include directives.

@@ -16,10 +16,7 @@ pub struct Throttle {
 impl Throttle {
     /// No limit if `None`.
     pub fn new(bytes_per_second: Option<u64>) -> Self {
-        Self {
-            bytes_per_second,
-            due: Mutex::new(Duration::ZERO),
-        }
+        Self { bytes_per_second, due: Mutex::new(Duration::ZERO) }
     }
 
     /// Waits until `bytes` may be read.

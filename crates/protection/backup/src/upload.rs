@@ -107,11 +107,7 @@ fn store_all(
         });
         if let Some(boot) = boot {
             let (first_frame, frames) = (boot.first, boot.count);
-            stored.boot_set.push(Extent {
-                pack: pack.digest,
-                first_frame,
-                frames,
-            });
+            stored.boot_set.push(Extent { pack: pack.digest, first_frame, frames });
         }
     }
     Ok(stored)

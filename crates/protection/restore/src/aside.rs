@@ -30,11 +30,8 @@ pub(crate) fn write(
     let directory = make(plan, owner)?;
     let (plan_file, key_file) = (directory.join(PLAN), directory.join(READ_KEY));
     let keys = context.source.keys();
-    WalReadKey {
-        keys: keys.clone(),
-        read_key: context.source.read_key().clone(),
-    }
-    .save(&key_file)?;
+    WalReadKey { keys: keys.clone(), read_key: context.source.read_key().clone() }
+        .save(&key_file)?;
     let fetch = &plan.request.fetch;
     RecoveryPlan {
         lifeboat_plan: 1,
@@ -43,11 +40,7 @@ pub(crate) fn write(
         stream: keys.stream(),
         system_identifier: control.system,
         incarnation: plan.description.cluster.incarnation,
-        region: plan
-            .regions
-            .first()
-            .cloned()
-            .unwrap_or_else(|| fetch.here.clone()),
+        region: plan.regions.first().cloned().unwrap_or_else(|| fetch.here.clone()),
         repositories: fetch.repositories.clone(),
         timeline: plan.backup.timeline,
         wal_segment_bytes: control.wal_segment_size.bytes(),
@@ -96,10 +89,7 @@ fn make(plan: &RestorePlan, owner: Option<Owner>) -> Outcome<PathBuf> {
 }
 
 fn make_private(path: &Path) -> std::io::Result<()> {
-    std::fs::DirBuilder::new()
-        .recursive(true)
-        .mode(0o700)
-        .create(path)
+    std::fs::DirBuilder::new().recursive(true).mode(0o700).create(path)
 }
 
 fn give(path: &Path, owner: Option<Owner>) -> Outcome<()> {

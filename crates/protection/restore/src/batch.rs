@@ -35,23 +35,11 @@ impl RestoredFile {
         let Shape { size, page_bytes } = shape;
         let open_pieces = AtomicUsize::new(shape.pieces() as usize);
         let sums = Mutex::default();
-        Self {
-            path,
-            size,
-            page_bytes,
-            mode,
-            crc32c,
-            existing,
-            sums,
-            open_pieces,
-        }
+        Self { path, size, page_bytes, mode, crc32c, existing, sums, open_pieces }
     }
 
     pub(crate) fn shape(&self) -> Shape {
-        Shape {
-            size: self.size,
-            page_bytes: self.page_bytes,
-        }
+        Shape { size: self.size, page_bytes: self.page_bytes }
     }
 
     /// Takes the checksum of a piece that is written. `true` if it was the last one.
@@ -91,8 +79,7 @@ impl Shape {
 
     /// Where a page begins; the end of the file for the page after the last.
     pub(crate) fn offset(self, page: u64) -> u64 {
-        page.saturating_mul(u64::from(self.page_bytes))
-            .min(self.size)
+        page.saturating_mul(u64::from(self.page_bytes)).min(self.size)
     }
 
     /// Bytes of consecutive pages.
@@ -133,10 +120,7 @@ impl Piece {
     /// First byte and the byte after the last.
     pub(crate) fn range(&self) -> (u64, u64) {
         let shape = self.file.shape();
-        (
-            shape.offset(self.first_page),
-            shape.offset(self.first_page + self.pages),
-        )
+        (shape.offset(self.first_page), shape.offset(self.first_page + self.pages))
     }
 
     pub(crate) fn bytes(&self) -> u64 {
@@ -155,23 +139,14 @@ pub(crate) fn cut(file: &Arc<RestoredFile>, first_page: u64, leaf: &[Run]) -> Ve
             let full = pieces.last().is_none_or(|piece| piece.pages >= most);
             if full {
                 let file = Arc::clone(file);
-                pieces.push(Piece {
-                    file,
-                    first_page: page,
-                    pages: 0,
-                    parts: Vec::new(),
-                });
+                pieces.push(Piece { file, first_page: page, pages: 0, parts: Vec::new() });
             }
             let Some(piece) = pieces.last_mut() else {
                 break;
             };
             let room = u32::try_from(most - piece.pages).unwrap_or(u32::MAX);
             let pages = room.min(run.pages - skip);
-            piece.parts.push(Part {
-                run: *run,
-                skip,
-                pages,
-            });
+            piece.parts.push(Part { run: *run, skip, pages });
             piece.pages += u64::from(pages);
             page += u64::from(pages);
             skip += pages;

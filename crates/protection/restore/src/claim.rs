@@ -17,7 +17,6 @@ use nix::unistd::{Gid, Uid};
 use serde::{Deserialize, Serialize};
 
 use crate::local;
-use crate::survey::Survey;
 use crate::table::CONTROL;
 use crate::target::{Owner, Target};
 
@@ -78,10 +77,8 @@ pub(crate) fn look(path: &Path, delta: bool) -> Outcome<Found> {
     }
     match (delta, path.join("PG_VERSION").is_file()) {
         (true, true) => Ok(Found::Cluster),
-        (true, false) => Err(
-            refused(format!("{shown} is neither empty nor a data directory"))
-                .hint("--delta goes over a stopped cluster; otherwise choose an empty directory."),
-        ),
+        (true, false) => Err(refused(format!("{shown} is neither empty nor a data directory"))
+            .hint("--delta goes over a stopped cluster; otherwise choose an empty directory.")),
         (false, _) => Err(refused(format!("{shown} is not empty"))
             .hint("Choose an empty directory, or add --delta to replace what differs.")),
     }
@@ -92,10 +89,7 @@ fn refuse_running(path: &Path) -> Outcome<()> {
     let message = match running(path)? {
         Running::No => return Ok(()),
         Running::Server(server) => {
-            format!(
-                "a PostgreSQL server runs in {shown} (process {})",
-                server.pid
-            )
+            format!("a PostgreSQL server runs in {shown} (process {})", server.pid)
         }
         Running::Orphans(processes) => {
             format!("processes of a PostgreSQL server still work in {shown}: {processes:?}")
@@ -108,9 +102,8 @@ fn read_marker(path: &Path) -> Option<Marker> {
     let path = path.join(MARKER);
     let small = fs::symlink_metadata(&path)
         .is_ok_and(|found| found.is_file() && found.len() <= MARKER_BYTES_MAX);
-    let marker: Marker = small
-        .then(|| serde_json::from_slice(&fs::read(&path).ok()?).ok())
-        .flatten()?;
+    let marker: Marker =
+        small.then(|| serde_json::from_slice(&fs::read(&path).ok()?).ok()).flatten()?;
     (marker.lifeboat_restore == 1).then_some(marker)
 }
 
@@ -133,10 +126,9 @@ pub(crate) fn refuse_stranger(
         }
         Found::Interrupted(_) => Ok(()),
         Found::Cluster => match control::read(path, environment) {
-            Ok(theirs) if theirs.system.0 != marker.system_identifier => stranger(&format!(
-                "another cluster, with system identifier {}",
-                theirs.system
-            )),
+            Ok(theirs) if theirs.system.0 != marker.system_identifier => {
+                stranger(&format!("another cluster, with system identifier {}", theirs.system))
+            }
             // A cluster with a damaged control file is one that a restore shall mend.
             _ => Ok(()),
         },
@@ -151,10 +143,9 @@ pub(crate) fn check_tablespace(
     place: &Path,
 ) -> Outcome<()> {
     let own = match found {
-        Found::Interrupted(marker) => marker
-            .tablespaces
-            .get(&oid)
-            .is_some_and(|known| known == place),
+        Found::Interrupted(marker) => {
+            marker.tablespaces.get(&oid).is_some_and(|known| known == place)
+        }
         Found::Cluster => {
             let link = fs::canonicalize(target.join(format!("pg_tblspc/{oid}")));
             link.is_ok_and(|link| fs::canonicalize(place).is_ok_and(|place| place == link))
@@ -169,9 +160,7 @@ pub(crate) fn check_tablespace(
         listed => listed.map_err(|error| local::failure("read", place, error))?,
     };
     for name in listed {
-        let name = name
-            .map_err(|error| local::failure("read", place, error))?
-            .file_name();
+        let name = name.map_err(|error| local::failure("read", place, error))?.file_name();
         // Every ext4 file system has it at its top.
         if name != "lost+found" {
             let message = format!("{}, for tablespace {oid}, is not empty", place.display());
@@ -205,11 +194,8 @@ impl Claim {
         let mut target = Target::open(path, owner)?;
         let mut lock = target.file(MARKER.as_bytes(), OFlag::empty())?;
         if lock.try_lock().is_err() {
-            return Err(refused(format!(
-                "another restore into {} is running",
-                path.display()
-            ))
-            .hint("Wait for it, or choose another directory."));
+            return Err(refused(format!("another restore into {} is running", path.display()))
+                .hint("Wait for it, or choose another directory."));
         }
         // Somebody may have been here between the look and the lock.
         let compare = !matches!(found, Found::Absent | Found::Empty);
@@ -229,36 +215,28 @@ impl Claim {
         written.map_err(|error| local::failure("write", &path.join(MARKER), error))?;
         target.hand_over(MARKER.as_bytes(), &lock, 0o600)?;
         target.sync_directory(b"")?;
-        if let Some(parent) = path
-            .parent()
-            .filter(|parent| !parent.as_os_str().is_empty())
-        {
+        if let Some(parent) = path.parent().filter(|parent| !parent.as_os_str().is_empty()) {
             File::open(parent)
                 .and_then(|parent| parent.sync_all())
                 .map_err(|error| local::failure("sync", parent, error))?;
         }
         mount_links(&mut target, marker)?;
-        Ok(Self {
-            target,
-            compare,
-            _lock: lock,
-        })
+        Ok(Self { target, compare, _lock: lock })
     }
 
     /// Takes away what would let a server start, before anything else changes.
-    pub(crate) fn disarm(&self, survey: &Survey, delta: bool) -> Outcome<()> {
+    pub(crate) fn disarm(&self, delta: bool) -> Outcome<()> {
         let control = CONTROL.as_bytes();
         if !self.compare || self.target.stat(b"global")?.is_none() {
             return Ok(());
         }
-        let bytes = self.target.read(control, MARKER_BYTES_MAX)?;
-        let started = bytes.is_some_and(|bytes| crc32c::crc32c(&bytes) != survey.control_crc);
-        if started && !delta {
+        // A server leaves its options where it ran. A restore that ended a moment too early to
+        // take its marker away must not be taken for one that never was a cluster.
+        let ran = self.target.stat(b"postmaster.opts")?.is_some();
+        if ran && !delta && self.target.stat(control)?.is_some() {
             let shown = self.target.path().display();
-            return Err(
-                refused(format!("a server has run in {shown} since it was restored"))
-                    .hint("Add --delta to go over it, or choose another directory."),
-            );
+            return Err(refused(format!("a server has run in {shown} since it was restored"))
+                .hint("Add --delta to go over it, or choose another directory."));
         }
         self.target.remove(control)?;
         self.target.sync_directory(b"global")
@@ -284,31 +262,20 @@ pub(crate) fn owner_of(target: &Path, wish: Option<&str>) -> Outcome<Option<Owne
     if let Some(name) = wish {
         let found = nix::unistd::User::from_name(name).ok().flatten();
         return match found {
-            Some(user) => Ok(Some(Owner {
-                user: user.uid,
-                group: user.gid,
-            })),
-            None => Err(
-                Failure::new(Code::Usage, format!("there is no user {name:?}"))
-                    .hint("--owner takes the name of a user of this machine."),
-            ),
+            Some(user) => Ok(Some(Owner { user: user.uid, group: user.gid })),
+            None => Err(Failure::new(Code::Usage, format!("there is no user {name:?}"))
+                .hint("--owner takes the name of a user of this machine.")),
         };
     }
     if !Uid::effective().is_root() {
         return Ok(None);
     }
     let around = target.ancestors().skip(1).find_map(|parent| {
-        let parent = if parent.as_os_str().is_empty() {
-            Path::new(".")
-        } else {
-            parent
-        };
+        let parent = if parent.as_os_str().is_empty() { Path::new(".") } else { parent };
         fs::metadata(parent).ok()
     });
-    Ok(around.map(|found| Owner {
-        user: Uid::from_raw(found.uid()),
-        group: Gid::from_raw(found.gid()),
-    }))
+    Ok(around
+        .map(|found| Owner { user: Uid::from_raw(found.uid()), group: Gid::from_raw(found.gid()) }))
 }
 
 fn refused(message: String) -> Failure {

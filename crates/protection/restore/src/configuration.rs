@@ -22,13 +22,8 @@ pub(crate) const FILE_BYTES_MAX: u64 = 16 * 1024 * 1024;
 const DEEPEST: usize = 10;
 
 /// Settings that would lead a server away from the target.
-const PLACES: [&str; 5] = [
-    "data_directory",
-    "config_file",
-    "hba_file",
-    "ident_file",
-    "external_pid_file",
-];
+const PLACES: [&str; 5] =
+    ["data_directory", "config_file", "hba_file", "ident_file", "external_pid_file"];
 /// Settings of an earlier life as a standby.
 const STANDBY: [&str; 5] = [
     "primary_conninfo",
@@ -57,8 +52,7 @@ impl Changed {
 
     /// Remembers what a file holds that somebody else wrote.
     pub(crate) fn remember(&mut self, path: &str, bytes: &[u8]) {
-        self.files
-            .insert(path.into(), (bytes.len() as u64, crc32c::crc32c(bytes)));
+        self.files.insert(path.into(), (bytes.len() as u64, crc32c::crc32c(bytes)));
     }
 }
 
@@ -70,11 +64,7 @@ pub(crate) fn leftovers() -> Vec<&'static str> {
 /// Brings the configuration into the target.
 pub(crate) fn bring(target: &Target, description: &Description) -> Outcome<Changed> {
     let outside = |role: &str| {
-        description
-            .outside
-            .iter()
-            .find(|file| file.role == role)
-            .map(|file| Path::new(&file.path))
+        description.outside.iter().find(|file| file.role == role).map(|file| Path::new(&file.path))
     };
     let mut rewrite = Rewrite {
         target,
@@ -125,10 +115,7 @@ impl Rewrite<'_> {
         match self.read(&self.place_of(old))? {
             Some(bytes) => self.changed.write(self.target, name, &bytes),
             None => {
-                self.note(format!(
-                    "{} is not in the backup; write {name} anew",
-                    old.display()
-                ));
+                self.note(format!("{} is not in the backup; write {name} anew", old.display()));
                 Ok(())
             }
         }
@@ -159,11 +146,7 @@ impl Rewrite<'_> {
                 None => after.extend_from_slice(line),
             }
         }
-        if after == before {
-            Ok(())
-        } else {
-            self.changed.write(self.target, path, &after)
-        }
+        if after == before { Ok(()) } else { self.changed.write(self.target, path, &after) }
     }
 
     /// Follows an include and gives the line that stands for it in the target.
@@ -181,31 +164,18 @@ impl Rewrite<'_> {
             // A server refuses to start without the directory; an empty one will do.
             self.make_directories(&place)?;
             for file in self.configuration_files(&place)? {
-                self.file(
-                    syntax,
-                    &format!("{place}/{file}"),
-                    &was.join(&file),
-                    depth + 1,
-                )?;
+                self.file(syntax, &format!("{place}/{file}"), &was.join(&file), depth + 1)?;
             }
         } else if self.exists(&place)? {
             self.file(syntax, &place, &was, depth + 1)?;
         } else if name == "include" {
-            self.note(format!(
-                "{} is not in the backup: its include is left out",
-                was.display()
-            ));
+            self.note(format!("{} is not in the backup: its include is left out", was.display()));
             return Ok([b"#", line].concat());
         }
         // Relative names count from the file that they stand in, and only these two kinds moved.
         let new = match (path.contains('/'), Path::new(value).is_absolute()) {
             (false, _) => place,
-            (true, true) => self
-                .target
-                .path()
-                .join(&place)
-                .to_string_lossy()
-                .into_owned(),
+            (true, true) => self.target.path().join(&place).to_string_lossy().into_owned(),
             (true, false) => return Ok(line.to_vec()),
         };
         if new == value {
@@ -253,10 +223,7 @@ impl Rewrite<'_> {
     }
 
     fn make_directories(&self, path: &str) -> Outcome<()> {
-        let ends = path
-            .match_indices('/')
-            .map(|(at, _)| at)
-            .chain([path.len()]);
+        let ends = path.match_indices('/').map(|(at, _)| at).chain([path.len()]);
         ends.map(|end| &path.as_bytes()[..end])
             .filter(|part| !part.is_empty())
             .try_for_each(|part| self.target.make_directory(part, 0o700))
@@ -280,11 +247,8 @@ fn include_in(syntax: Syntax, line: &[u8]) -> Option<(String, String)> {
             (name.to_owned(), value.trim().trim_matches('"').to_owned())
         }
     };
-    matches!(
-        name.as_str(),
-        "include" | "include_if_exists" | "include_dir"
-    )
-    .then_some((name, value))
+    matches!(name.as_str(), "include" | "include_if_exists" | "include_dir")
+        .then_some((name, value))
 }
 
 /// The path without `.` and `..`: it is only compared and copied, never opened as it is.

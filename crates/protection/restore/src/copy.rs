@@ -105,11 +105,7 @@ impl<'a> Copying<'a> {
             self.keep(queue::fill(self, table, survey, &batches, &dirty));
             drop((batches, dirty));
         });
-        let failure = self
-            .failure
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
-            .take();
+        let failure = self.failure.lock().unwrap_or_else(PoisonError::into_inner).take();
         match failure {
             Some(failure) => Err(self.incomplete(failure, survey.files)),
             None => Ok(self.copied()),
@@ -135,10 +131,7 @@ impl<'a> Copying<'a> {
     pub(crate) fn check(&self) -> Outcome<()> {
         if self.failed.load(Ordering::Relaxed) {
             // Never shown: the failure that came first is kept.
-            return Err(Failure::new(
-                Code::RestoreIncomplete,
-                "another thread failed",
-            ));
+            return Err(Failure::new(Code::RestoreIncomplete, "another thread failed"));
         }
         self.cancel.check()
     }
@@ -191,13 +184,11 @@ impl<'a> Copying<'a> {
         match failure.code() {
             Code::StoreUnavailable | Code::StoreDenied | Code::LocalFile => {
                 let hint = failure.hint_text().unwrap_or_default().to_owned();
-                Failure::new(Code::RestoreIncomplete, progress)
-                    .because(failure)
-                    .hint(
-                        format!("{hint} Run the same command again; it goes on where it stopped.")
-                            .trim_start()
-                            .to_owned(),
-                    )
+                Failure::new(Code::RestoreIncomplete, progress).because(failure).hint(
+                    format!("{hint} Run the same command again; it goes on where it stopped.")
+                        .trim_start()
+                        .to_owned(),
+                )
             }
             _ => failure.within(progress),
         }

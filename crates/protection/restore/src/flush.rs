@@ -35,11 +35,7 @@ pub(crate) fn work(queue: &Receiver<Dirty>, failed: impl Fn()) -> Outcome<()> {
         if outcome.is_err() {
             continue;
         }
-        let synced = if dirty.complete {
-            dirty.file.sync_all()
-        } else {
-            dirty.file.sync_data()
-        };
+        let synced = if dirty.complete { dirty.file.sync_all() } else { dirty.file.sync_data() };
         if let Err(error) = synced {
             outcome = Err(local::failure("sync", &dirty.path, error));
             failed();

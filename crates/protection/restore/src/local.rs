@@ -22,10 +22,7 @@ pub(crate) fn failure(doing: &str, path: &Path, error: impl Into<std::io::Error>
 
 /// Something is a link, or no directory, where a restore made a directory itself.
 pub(crate) fn link_in_the_way(path: &Path) -> Failure {
-    let message = format!(
-        "{} leads through a link, which a restore never makes",
-        path.display()
-    );
+    let message = format!("{} leads through a link, which a restore never makes", path.display());
     Failure::new(Code::PathUnsafe, message)
         .hint("Find out who put it there, then restore into a new directory.")
 }

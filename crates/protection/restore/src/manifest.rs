@@ -38,20 +38,9 @@ pub(crate) fn write(
     let mut writer = ManifestWriter::new(out, release, system).map_err(failure)?;
     let mut put = |path: &[u8], size, modified, crc32c| {
         // Until it is complete, the control file has another name.
-        let path = if path == HELD_CONTROL.as_bytes() {
-            CONTROL.as_bytes()
-        } else {
-            path
-        };
+        let path = if path == HELD_CONTROL.as_bytes() { CONTROL.as_bytes() } else { path };
         let path = Path::new(std::ffi::OsStr::from_bytes(path));
-        writer
-            .file(&ManifestFile {
-                path,
-                size,
-                modified,
-                crc32c,
-            })
-            .map_err(failure)
+        writer.file(&ManifestFile { path, size, modified, crc32c }).map_err(failure)
     };
     table.each(|entry| {
         let Some(path) = destination(&entry).filter(|_| entry.kind == FileKind::File) else {
@@ -68,14 +57,8 @@ pub(crate) fn write(
         put(path, *size, environment.clock().now(), *crc32c)?;
     }
     let wal = description.wal;
-    let range = WalRange {
-        timeline: wal.timeline,
-        start: wal.start,
-        end: wal.stop,
-    };
+    let range = WalRange { timeline: wal.timeline, start: wal.start, end: wal.stop };
     let mut out = writer.finish(&[range]).map_err(failure)?;
-    out.flush()
-        .and_then(|()| file.sync_all())
-        .map_err(failure)?;
+    out.flush().and_then(|()| file.sync_all()).map_err(failure)?;
     target.hand_over(PATH.as_bytes(), &file, 0o600)
 }

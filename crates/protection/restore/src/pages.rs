@@ -90,11 +90,7 @@ impl<'a> Worker<'a> {
             plain: Vec::with_capacity(FRAME_BYTES),
             existing: vec![0; FRAME_BYTES],
         };
-        Ok(Self {
-            copying,
-            dirty,
-            buffers: RefCell::new(buffers),
-        })
+        Ok(Self { copying, dirty, buffers: RefCell::new(buffers) })
     }
 
     /// Restores a batch. Nothing of an attempt that failed has to be undone: another region gives
@@ -102,12 +98,7 @@ impl<'a> Worker<'a> {
     pub(crate) fn restore(&mut self, batch: &Batch) -> Outcome<()> {
         let source = self.copying.source;
         let restored = source.from_any_region(|region| Attempt::new(self, region, batch)?.run())?;
-        let Restored {
-            files,
-            sums,
-            kept,
-            fetched,
-        } = restored;
+        let Restored { files, sums, kept, fetched } = restored;
         for ((piece, file), sums) in batch.pieces.iter().zip(files).zip(sums) {
             self.end_piece(piece, file, sums)?;
         }
@@ -115,9 +106,7 @@ impl<'a> Worker<'a> {
     }
 
     fn end_piece(&self, piece: &Piece, file: File, sums: Sums) -> Outcome<()> {
-        let RestoredFile {
-            path, size, mode, ..
-        } = &*piece.file;
+        let RestoredFile { path, size, mode, .. } = &*piece.file;
         let (start, end) = piece.range();
         let crc = sums.total(start, end).ok_or_else(|| {
             Failure::new(Code::Internal, "a page was restored twice or not at all")
@@ -126,17 +115,12 @@ impl<'a> Worker<'a> {
         let shown = self.copying.target.shown(path);
         if complete {
             // Holes at the end, or what an old file had beyond it.
-            file.set_len(*size)
-                .map_err(|error| local::failure("write", &shown, error))?;
+            file.set_len(*size).map_err(|error| local::failure("write", &shown, error))?;
             self.copying.target.hand_over(path, &file, *mode)?;
             self.copying.count_file(0);
         }
         // A closed queue means that a thread failed, and says why.
-        let _ = self.dirty.send(Dirty {
-            file,
-            path: shown,
-            complete,
-        });
+        let _ = self.dirty.send(Dirty { file, path: shown, complete });
         Ok(())
     }
 }
@@ -145,24 +129,10 @@ impl<'a> Attempt<'a> {
     fn new(worker: &'a Worker<'a>, region: &'a Region, batch: &'a Batch) -> Outcome<Self> {
         let target = worker.copying.target;
         let open = |piece: &Piece| target.file(&piece.file.path, OFlag::empty());
-        let files = batch
-            .pieces
-            .iter()
-            .map(open)
-            .collect::<Outcome<Vec<File>>>()?;
+        let files = batch.pieces.iter().map(open).collect::<Outcome<Vec<File>>>()?;
         let sums = batch.pieces.iter().map(|_| Sums::default()).collect();
         let (packs, extents) = (Vec::new(), Vec::new());
-        Ok(Self {
-            worker,
-            region,
-            batch,
-            packs,
-            files,
-            sums,
-            extents,
-            kept: 0,
-            fetched: 0,
-        })
+        Ok(Self { worker, region, batch, packs, files, sums, extents, kept: 0, fetched: 0 })
     }
 
     fn run(mut self) -> Outcome<Restored> {
@@ -170,8 +140,7 @@ impl<'a> Attempt<'a> {
         for (index, piece) in batch.pieces.iter().enumerate() {
             self.locate(index, piece)?;
         }
-        self.extents
-            .sort_unstable_by_key(|extent| (extent.pack, extent.frame, extent.slot));
+        self.extents.sort_unstable_by_key(|extent| (extent.pack, extent.frame, extent.slot));
         let requests = self.requests()?;
         let mut next = requests.as_slice();
         while !next.is_empty() {
@@ -188,19 +157,8 @@ impl<'a> Attempt<'a> {
             }
             next = later;
         }
-        let Self {
-            files,
-            sums,
-            kept,
-            fetched,
-            ..
-        } = self;
-        Ok(Restored {
-            files,
-            sums,
-            kept,
-            fetched,
-        })
+        let Self { files, sums, kept, fetched, .. } = self;
+        Ok(Restored { files, sums, kept, fetched })
     }
 
     /// Finds the frames of a piece, and leaves out what the file holds already.
@@ -224,8 +182,7 @@ impl<'a> Attempt<'a> {
         if let Some(index) = self.packs.iter().rposition(|pack| pack.digest() == digest) {
             return Ok(index);
         }
-        self.packs
-            .push(self.worker.copying.source.pack(self.region, digest)?);
+        self.packs.push(self.worker.copying.source.pack(self.region, digest)?);
         Ok(self.packs.len() - 1)
     }
 
@@ -247,14 +204,7 @@ impl<'a> Attempt<'a> {
             let pages = left.min(room - skipped);
             if pages > 0 {
                 let slot = slot + skipped;
-                let extent = Extent {
-                    pack,
-                    frame,
-                    slot,
-                    pages,
-                    piece: index,
-                    page,
-                };
+                let extent = Extent { pack, frame, slot, pages, piece: index, page };
                 self.want(piece, extent, &open)?;
             }
             skip -= skipped;
@@ -285,24 +235,13 @@ impl<'a> Attempt<'a> {
             let (from, length) = (shape.offset(page) - start, shape.bytes(page, 1));
             let slot = extent.slot + number;
             let there = existing.get(from as usize..(from + length) as usize);
-            let stored = self
-                .worker
-                .copying
-                .source
-                .page(self.region, pack, extent.frame, slot)?;
+            let stored = self.worker.copying.source.page(self.region, pack, extent.frame, slot)?;
             if let Some(there) = there.filter(|there| keys.page_id(there) == stored.id) {
                 self.sums[extent.piece].add(start + from, there);
                 self.kept += length;
                 self.extents.extend(wanted.take());
             } else {
-                wanted
-                    .get_or_insert(Extent {
-                        slot,
-                        page,
-                        pages: 0,
-                        ..extent
-                    })
-                    .pages += 1;
+                wanted.get_or_insert(Extent { slot, page, pages: 0, ..extent }).pages += 1;
             }
         }
         self.extents.extend(wanted);
@@ -321,11 +260,9 @@ impl<'a> Attempt<'a> {
         let length = length.min(file.existing.saturating_sub(start)) as usize;
         buffer.resize(length.max(buffer.len()), 0);
         let buffer = &mut buffer[..length];
-        self.files[piece]
-            .read_exact_at(buffer, start)
-            .map_err(|error| {
-                local::failure("read", &self.worker.copying.target.shown(&file.path), error)
-            })?;
+        self.files[piece].read_exact_at(buffer, start).map_err(|error| {
+            local::failure("read", &self.worker.copying.target.shown(&file.path), error)
+        })?;
         Ok(buffer)
     }
 
@@ -342,12 +279,12 @@ impl<'a> Attempt<'a> {
             let existing = self.read_existing(index, &mut buffers.existing, at, part)?;
             if existing.iter().any(|byte| *byte != 0) {
                 buffers.existing[..part as usize].fill(0);
-                self.files[index]
-                    .write_all_at(&buffers.existing[..part as usize], at)
-                    .map_err(|error| {
+                self.files[index].write_all_at(&buffers.existing[..part as usize], at).map_err(
+                    |error| {
                         let path = self.worker.copying.target.shown(&piece.file.path);
                         local::failure("write", &path, error)
-                    })?;
+                    },
+                )?;
             } else {
                 self.kept += part;
             }
@@ -393,11 +330,7 @@ impl<'a> Attempt<'a> {
             let pack = self.packs[request.pack].reader();
             pack.fetch(store, request.first_frame, request.last_frame)
         });
-        self.worker
-            .copying
-            .source
-            .blocking()
-            .run(try_join_all(reads))
+        self.worker.copying.source.blocking().run(try_join_all(reads))
     }
 
     /// Opens the frames of a request one after the other.
@@ -447,15 +380,9 @@ impl<'a> Attempt<'a> {
         }
         let bytes = range.and_then(|range| plain.get(range)).unwrap_or_default();
         let start = shape.offset(extent.page);
-        self.files[extent.piece]
-            .write_all_at(bytes, start)
-            .map_err(|error| {
-                local::failure(
-                    "write",
-                    &self.worker.copying.target.shown(&file.path),
-                    error,
-                )
-            })?;
+        self.files[extent.piece].write_all_at(bytes, start).map_err(|error| {
+            local::failure("write", &self.worker.copying.target.shown(&file.path), error)
+        })?;
         self.sums[extent.piece].add(start, bytes);
         Ok(())
     }

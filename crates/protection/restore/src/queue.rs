@@ -30,18 +30,8 @@ pub(crate) fn fill(
     batches: &Sender<Batch>,
     dirty: &Sender<Dirty>,
 ) -> Outcome<()> {
-    let maps = Maps {
-        source: copying.source,
-        open: Vec::new(),
-    };
-    let mut queue = Queue {
-        copying,
-        survey,
-        batches,
-        dirty,
-        batch: Batch::default(),
-        maps,
-    };
+    let maps = Maps { source: copying.source, open: Vec::new() };
+    let mut queue = Queue { copying, survey, batches, dirty, batch: Batch::default(), maps };
     table.each(|entry| queue.add(entry))?;
     queue.send()
 }
@@ -94,35 +84,21 @@ impl Queue<'_> {
         self.existing(path)?;
         let mut file = target.file(path, OFlag::O_TRUNC)?;
         let shown = target.shown(path);
-        file.write_all(bytes)
-            .map_err(|error| crate::local::failure("write", &shown, error))?;
+        file.write_all(bytes).map_err(|error| crate::local::failure("write", &shown, error))?;
         target.hand_over(path, &file, entry.mode)?;
         self.copying.count_file(entry.size);
         // A closed queue means that a thread failed, and says why.
-        let _ = self.dirty.send(Dirty {
-            file,
-            path: shown,
-            complete: true,
-        });
+        let _ = self.dirty.send(Dirty { file, path: shown, complete: true });
         Ok(())
     }
 
     fn file(&self, entry: &FileEntry, path: Vec<u8>) -> Outcome<Arc<RestoredFile>> {
         let existing = self.existing(&path)?;
-        let shape = Shape {
-            size: entry.size,
-            page_bytes: entry.page_bytes,
-        };
+        let shape = Shape { size: entry.size, page_bytes: entry.page_bytes };
         if shape.pages() == 0 {
             return Err(wrong_content(&path));
         }
-        Ok(Arc::new(RestoredFile::new(
-            path,
-            shape,
-            entry.mode,
-            entry.crc32c,
-            existing,
-        )))
+        Ok(Arc::new(RestoredFile::new(path, shape, entry.mode, entry.crc32c, existing)))
     }
 
     /// How much of a file is there already. A file with a second name is somebody else's, too,
@@ -185,10 +161,7 @@ impl Maps<'_> {
             None => {
                 self.open.truncate(OPEN_MAPS - 1);
                 let decode = |bytes: &_| MapObject::decode(self.source.keys(), &leaf.map, bytes);
-                (
-                    leaf.map,
-                    self.source.metadata(ObjectType::Map, &leaf.map, decode)?,
-                )
+                (leaf.map, self.source.metadata(ObjectType::Map, &leaf.map, decode)?)
             }
         };
         let found = leaves.get(leaf.leaf as usize).cloned();

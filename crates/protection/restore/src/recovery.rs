@@ -26,10 +26,7 @@ pub(crate) fn control(target: &Target, plan: &RestorePlan) -> Outcome<ControlFil
     if control.system.0 == cluster.system_identifier && control.release.major == cluster.major {
         return Ok(control);
     }
-    let message = format!(
-        "backup {} holds the control file of another cluster",
-        plan.backup.name
-    );
+    let message = format!("backup {} holds the control file of another cluster", plan.backup.name);
     Err(Failure::new(Code::ObjectDamaged, message).hint("Choose another backup with --backup."))
 }
 
@@ -41,15 +38,9 @@ pub(crate) fn write(
     restore_command: &str,
     changed: &mut Changed,
 ) -> Outcome<()> {
-    changed.write(
-        target,
-        "backup_label",
-        plan.description.backup_label.as_bytes(),
-    )?;
+    changed.write(target, "backup_label", plan.description.backup_label.as_bytes())?;
     changed.write(target, RECOVERY_SIGNAL, b"")?;
-    let before = target
-        .read(AUTO.as_bytes(), FILE_BYTES_MAX)?
-        .unwrap_or_default();
+    let before = target.read(AUTO.as_bytes(), FILE_BYTES_MAX)?.unwrap_or_default();
     let cleaned = settings::comment_out(&before, &leftovers());
     let mut block = recovery_settings(plan, restore_command);
     if !plan.adopt {
@@ -88,16 +79,11 @@ fn raised(
     let configured = match settings::read_sources(&main, Some(target.path())) {
         Ok(sources) => sources.settings,
         Err(failure) => {
-            changed
-                .notes
-                .push(format!("the configuration cannot be read: {failure}"));
+            changed.notes.push(format!("the configuration cannot be read: {failure}"));
             Default::default()
         }
     };
-    if configured
-        .get("synchronous_standby_names")
-        .is_some_and(|names| !names.is_empty())
-    {
+    if configured.get("synchronous_standby_names").is_some_and(|names| !names.is_empty()) {
         let note = "synchronous_standby_names is set: commits wait for these standbys";
         changed.notes.push(note.to_owned());
     }
@@ -107,26 +93,14 @@ fn raised(
         ("max_connections", limits.max_connections, 100),
         ("max_worker_processes", limits.max_worker_processes, 8),
         ("max_wal_senders", limits.max_wal_senders, 10),
-        (
-            "max_prepared_transactions",
-            limits.max_prepared_transactions,
-            0,
-        ),
-        (
-            "max_locks_per_transaction",
-            limits.max_locks_per_transaction,
-            64,
-        ),
+        ("max_prepared_transactions", limits.max_prepared_transactions, 0),
+        ("max_locks_per_transaction", limits.max_locks_per_transaction, 64),
     ];
     let short = needed.into_iter().filter(|(name, least, default)| {
-        let value = configured
-            .get(*name)
-            .and_then(|value| value.trim().parse().ok());
+        let value = configured.get(*name).and_then(|value| value.trim().parse().ok());
         value.unwrap_or(*default) < *least
     });
-    short
-        .map(|(name, least, _)| (name, least.to_string()))
-        .collect()
+    short.map(|(name, least, _)| (name, least.to_string())).collect()
 }
 
 /// The command that fetches WAL, with nothing taken from the environment.

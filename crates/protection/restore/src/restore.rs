@@ -34,12 +34,7 @@ pub struct RestoreContext<'a> {
 
 /// Does what the plan says.
 pub fn restore(plan: &RestorePlan, context: RestoreContext<'_>) -> Outcome<RestoreReport> {
-    let RestoreContext {
-        environment,
-        source,
-        reporter,
-        cancel,
-    } = context;
+    let RestoreContext { environment, source, reporter, cancel } = context;
     let began = environment.clock().elapsed();
     let hit = |name: &str| environment.failpoints().hit(name).map_err(Failure::from);
     hit("restore.planned")?;
@@ -52,13 +47,11 @@ pub fn restore(plan: &RestorePlan, context: RestoreContext<'_>) -> Outcome<Resto
     let target = &claim.target;
     hit("restore.directory_made")?;
 
-    claim.disarm(&survey, plan.delta)?;
-    let removed_files = if claim.compare {
-        strays::remove(target, &survey)?
-    } else {
-        0
-    };
+    claim.disarm(plan.delta)?;
+    let removed_files = if claim.compare { strays::remove(target, &survey)? } else { 0 };
     space::check(plan, &survey, target)?;
+    target
+        .make_directory(b"", survey.directories.get(b"global".as_slice()).copied().unwrap_or(0))?;
     for (path, mode) in &survey.directories {
         target.make_directory(path, *mode)?;
     }
@@ -77,15 +70,7 @@ pub fn restore(plan: &RestorePlan, context: RestoreContext<'_>) -> Outcome<Resto
     recovery::write(target, plan, &control, &command, &mut changed)?;
     let life = mark(target, plan, environment, &control, &mut changed)?;
     link_tablespaces(target, plan)?;
-    manifest::write(
-        environment,
-        target,
-        table,
-        &survey,
-        description,
-        control.release,
-        &changed,
-    )?;
+    manifest::write(environment, target, table, &survey, description, control.release, &changed)?;
     sync_directories(target, &survey)?;
     hit("restore.before_control")?;
 
@@ -96,14 +81,7 @@ pub fn restore(plan: &RestorePlan, context: RestoreContext<'_>) -> Outcome<Resto
     reporter.finish("preparing recovery");
     let time = environment.clock().elapsed().saturating_sub(began);
     space::remember_rate(plan, survey.bytes, time);
-    Ok(report(
-        plan,
-        copied,
-        removed_files,
-        life,
-        changed.notes,
-        time,
-    ))
+    Ok(report(plan, copied, removed_files, life, changed.notes, time))
 }
 
 /// Makes sure that nobody else uses the target, and nothing in it is a stranger's.
@@ -119,10 +97,7 @@ fn claim(plan: &RestorePlan, environment: &Environment) -> Outcome<Claim> {
 }
 
 pub(crate) fn marker_of(plan: &RestorePlan) -> Marker {
-    let places = plan
-        .tablespaces
-        .iter()
-        .map(|one| (one.oid, one.place.clone()));
+    let places = plan.tablespaces.iter().map(|one| (one.oid, one.place.clone()));
     Marker {
         lifeboat_restore: 1,
         database: plan.database.clone(),
@@ -139,12 +114,7 @@ fn copy(
     table: FileTable<'_>,
     survey: &Survey,
 ) -> Outcome<Copied> {
-    let RestoreContext {
-        environment,
-        source,
-        reporter,
-        cancel,
-    } = context;
+    let RestoreContext { environment, source, reporter, cancel } = context;
     let mut copying = Copying::new(environment, source, &claim.target, reporter, cancel);
     copying.compare = claim.compare;
     copying.total_bytes = survey.bytes;
@@ -163,10 +133,7 @@ fn mark(
     let life = recovery::new_incarnation(environment);
     let marker = incarnation::Marker::new(&plan.database, control.system, Incarnation(life), false);
     marker.write(target.path())?;
-    let written = target.read(
-        incarnation::MARKER.as_bytes(),
-        configuration::FILE_BYTES_MAX,
-    )?;
+    let written = target.read(incarnation::MARKER.as_bytes(), configuration::FILE_BYTES_MAX)?;
     changed.remember(incarnation::MARKER, &written.unwrap_or_default());
     Ok(life)
 }
@@ -183,10 +150,7 @@ fn sync_directories(target: &Target, survey: &Survey) -> Outcome<()> {
     for mount in target.mounts() {
         target.sync_directory(&mount.prefix)?;
     }
-    survey
-        .directories
-        .keys()
-        .try_for_each(|path| target.sync_directory(path))
+    survey.directories.keys().try_for_each(|path| target.sync_directory(path))
 }
 
 /// Gives the control file its name: from here on a server starts.

@@ -60,14 +60,7 @@ impl Source {
             packs: Mutex::new(Vec::new()),
         });
         let (regions, preferred) = (regions.collect(), AtomicUsize::new(0));
-        Self {
-            blocking,
-            regions,
-            preferred,
-            keys,
-            read_key,
-            reporter,
-        }
+        Self { blocking, regions, preferred, keys, read_key, reporter }
     }
 
     /// Keys of the stream.
@@ -109,8 +102,7 @@ impl Source {
                 Ok(done) => {
                     if let Some(failure) = failed {
                         let name = &region.name;
-                        self.reporter
-                            .warn(format!("{failure}; region {name} had it"));
+                        self.reporter.warn(format!("{failure}; region {name} had it"));
                     }
                     return Ok(done);
                 }
@@ -158,13 +150,10 @@ impl Source {
         };
         let first = pack.first_slots.get(frame as usize).copied();
         let index = first.and_then(|first| first.checked_add(slot));
-        index
-            .and_then(|index| pages.get(index as usize))
-            .copied()
-            .ok_or_else(|| {
-                let message = format!("the page table of pack {} is too short", pack.digest());
-                Failure::new(Code::ObjectDamaged, message)
-            })
+        index.and_then(|index| pages.get(index as usize)).copied().ok_or_else(|| {
+            let message = format!("the page table of pack {} is too short", pack.digest());
+            Failure::new(Code::ObjectDamaged, message)
+        })
     }
 }
 
@@ -207,11 +196,7 @@ impl OpenPack {
             next = next.saturating_add(frame.slots);
             first
         });
-        Self {
-            first_slots: first_slots.collect(),
-            pages: OnceLock::new(),
-            reader,
-        }
+        Self { first_slots: first_slots.collect(), pages: OnceLock::new(), reader }
     }
 
     pub(crate) fn digest(&self) -> &Digest {

@@ -31,11 +31,7 @@ pub(crate) fn needed(
     let elsewhere: u64 = survey.tablespace_bytes.values().sum();
     let mut places = vec![(to.to_owned(), survey.bytes - elsewhere + HEADROOM)];
     for tablespace in tablespaces {
-        let bytes = survey
-            .tablespace_bytes
-            .get(&tablespace.oid)
-            .copied()
-            .unwrap_or_default();
+        let bytes = survey.tablespace_bytes.get(&tablespace.oid).copied().unwrap_or_default();
         places.push((tablespace.place.clone(), bytes));
     }
     let mut disks: BTreeMap<u64, Space> = BTreeMap::new();
@@ -48,11 +44,7 @@ pub(crate) fn needed(
         if reused {
             free = free.saturating_add(used_below(&place));
         }
-        let space = disks.entry(device).or_insert(Space {
-            place: around,
-            needed: 0,
-            free,
-        });
+        let space = disks.entry(device).or_insert(Space { place: around, needed: 0, free });
         if reused && space.needed > 0 {
             space.free = space.free.saturating_add(used_below(&place));
         }
@@ -67,21 +59,15 @@ pub(crate) fn refuse_full(space: &[Space]) -> Outcome<()> {
         return Ok(());
     };
     let (needed, free) = (bytes(short.needed), bytes(short.free));
-    let message = format!(
-        "the restore needs {needed} in {}, {free} is free",
-        short.place.display()
-    );
+    let message =
+        format!("the restore needs {needed} in {}, {free} is free", short.place.display());
     Err(Failure::new(Code::StoreFull, message)
         .hint("Free space, choose another directory, or move tablespaces with --tablespace."))
 }
 
 /// Looks again just before the first byte is written: the plan may be old.
 pub(crate) fn check(plan: &RestorePlan, survey: &Survey, target: &Target) -> Outcome<()> {
-    let found = if target.path().join("base").exists() {
-        &plan.found
-    } else {
-        &Found::Empty
-    };
+    let found = if target.path().join("base").exists() { &plan.found } else { &Found::Empty };
     refuse_full(&needed(&plan.to, found, &plan.tablespaces, survey)?)
 }
 
@@ -108,20 +94,14 @@ pub(crate) fn remember_rate(plan: &RestorePlan, restored: u64, time: Duration) {
     let rate = restored as f64 / time.as_secs_f64().max(0.001);
     if restored >= HEADROOM && plan.request.state.is_dir() {
         // Only a prediction hangs on it.
-        let _ = std::fs::write(
-            plan.request.state.join(RATE_FILE),
-            format!("{}\n", rate as u64),
-        );
+        let _ = std::fs::write(plan.request.state.join(RATE_FILE), format!("{}\n", rate as u64));
     }
 }
 
 /// The nearest directory that is there.
 fn existing(path: &Path) -> PathBuf {
     let found = path.ancestors().find(|path| path.is_dir());
-    found
-        .filter(|path| !path.as_os_str().is_empty())
-        .unwrap_or(Path::new("."))
-        .to_owned()
+    found.filter(|path| !path.as_os_str().is_empty()).unwrap_or(Path::new(".")).to_owned()
 }
 
 /// What the files below a directory take; what cannot be read counts as nothing.

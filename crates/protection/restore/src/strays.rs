@@ -13,18 +13,12 @@ use crate::local;
 use crate::survey::Survey;
 use crate::target::Target;
 
-const DIRECTORY: OFlag = OFlag::O_DIRECTORY
-    .union(OFlag::O_NOFOLLOW)
-    .union(OFlag::O_RDONLY)
-    .union(OFlag::O_CLOEXEC);
+const DIRECTORY: OFlag =
+    OFlag::O_DIRECTORY.union(OFlag::O_NOFOLLOW).union(OFlag::O_RDONLY).union(OFlag::O_CLOEXEC);
 
 /// Removes every stray; the number of files that went.
 pub(crate) fn remove(target: &Target, survey: &Survey) -> Outcome<u64> {
-    let mut sweep = Sweep {
-        target,
-        survey,
-        removed: 0,
-    };
+    let mut sweep = Sweep { target, survey, removed: 0 };
     for mount in target.mounts() {
         let again = mount.directory().try_clone();
         let directory = again.map_err(|error| local::failure("open", &mount.place, error))?;
@@ -65,11 +59,7 @@ impl Sweep<'_> {
     }
 
     fn stays(&self, path: &[u8], name: &[u8], below: &[u8]) -> bool {
-        let is_top = self
-            .target
-            .mounts()
-            .iter()
-            .any(|mount| mount.prefix == path);
+        let is_top = self.target.mounts().iter().any(|mount| mount.prefix == path);
         let is_mount = |mount: &crate::target::Mount| {
             // The link of a tablespace goes, and is made again as the last step.
             let link = mount.prefix == below && !below.starts_with(b"pg_tblspc/");
@@ -116,21 +106,15 @@ pub(crate) fn names(directory: &OwnedFd) -> nix::Result<Vec<Vec<u8>>> {
 
 fn kind(directory: &OwnedFd, name: &[u8]) -> nix::Result<Type> {
     let found = fstatat(directory, name, AtFlags::AT_SYMLINK_NOFOLLOW)?;
-    Ok(
-        match SFlag::from_bits_truncate(found.st_mode) & SFlag::S_IFMT {
-            SFlag::S_IFDIR => Type::Directory,
-            SFlag::S_IFREG => Type::File,
-            _ => Type::Symlink,
-        },
-    )
+    Ok(match SFlag::from_bits_truncate(found.st_mode) & SFlag::S_IFMT {
+        SFlag::S_IFDIR => Type::Directory,
+        SFlag::S_IFREG => Type::File,
+        _ => Type::Symlink,
+    })
 }
 
 fn join(path: &[u8], name: &[u8]) -> Vec<u8> {
-    if path.is_empty() {
-        name.to_vec()
-    } else {
-        [path, b"/", name].concat()
-    }
+    if path.is_empty() { name.to_vec() } else { [path, b"/", name].concat() }
 }
 
 fn os(path: &[u8]) -> &std::path::Path {

@@ -25,11 +25,8 @@ impl Sums {
                 last.crc = crc32c::crc32c_append(last.crc, bytes);
                 last.end = end;
             }
-            _ => self.0.push(Stretch {
-                start,
-                end,
-                crc: crc32c::crc32c(bytes),
-            }),
+            _ if bytes.is_empty() => {}
+            _ => self.0.push(Stretch { start, end, crc: crc32c::crc32c(bytes) }),
         }
     }
 
@@ -45,11 +42,7 @@ impl Sums {
 
     /// Adds a stretch that was summed elsewhere.
     pub(crate) fn add_sum(&mut self, start: u64, length: u64, crc: u32) {
-        self.0.push(Stretch {
-            start,
-            end: start + length,
-            crc,
-        });
+        self.0.push(Stretch { start, end: start + length, crc });
     }
 
     /// The checksum of `start..end`; `None` unless every byte was added exactly once.

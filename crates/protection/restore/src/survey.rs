@@ -35,8 +35,6 @@ pub(crate) struct Survey {
     parents: HashSet<[u8; 16]>,
     /// OIDs of the tablespace links.
     links: HashSet<u32>,
-    /// CRC-32C of the control file.
-    pub control_crc: u32,
     /// Where configuration from outside goes. It wins over an old copy of it in the data directory.
     outside: HashSet<Vec<u8>>,
     last: Option<(Root, Vec<u8>)>,
@@ -49,22 +47,16 @@ impl Survey {
     pub(crate) fn of(table: FileTable<'_>, description: &Description) -> Outcome<Self> {
         let mut survey = Self::default();
         let outside = description.outside.iter();
-        survey.outside = outside
-            .map(|file| [CONFIGURATION.as_bytes(), file.path.as_bytes()].concat())
-            .collect();
+        survey.outside =
+            outside.map(|file| [CONFIGURATION.as_bytes(), file.path.as_bytes()].concat()).collect();
         table.each(|entry| survey.add(&entry, description))?;
-        for (what, found) in [
-            (CONTROL, survey.has_control),
-            ("PG_VERSION", survey.has_version),
-        ] {
+        for (what, found) in [(CONTROL, survey.has_control), ("PG_VERSION", survey.has_version)] {
             if !found {
                 return Err(damaged(&format!("it has no {what}")));
             }
         }
-        if let Some(lost) = description
-            .tablespaces
-            .iter()
-            .find(|one| !survey.links.contains(&one.oid))
+        if let Some(lost) =
+            description.tablespaces.iter().find(|one| !survey.links.contains(&one.oid))
         {
             return Err(damaged(&format!("tablespace {} has no link", lost.oid)));
         }
@@ -117,10 +109,7 @@ impl Survey {
     fn check_order(&mut self, entry: &FileEntry) -> Outcome<()> {
         let this = (entry.root, entry.path.clone());
         if self.last.as_ref().is_some_and(|last| *last >= this) {
-            return Err(damaged(&format!(
-                "{} is listed twice or out of order",
-                shown(entry)
-            )));
+            return Err(damaged(&format!("{} is listed twice or out of order", shown(entry))));
         }
         self.last = Some(this);
         Ok(())
@@ -145,10 +134,7 @@ impl Survey {
             || tablespace_of(parent).is_some_and(|oid| self.links.contains(&oid));
         if !known {
             let path = String::from_utf8_lossy(path);
-            return Err(unsafe_path(
-                &path,
-                "what it lies in is not listed as a directory",
-            ));
+            return Err(unsafe_path(&path, "what it lies in is not listed as a directory"));
         }
         self.parents.insert(name_of(parent));
         Ok(())
@@ -157,10 +143,7 @@ impl Survey {
     fn add_link(&mut self, path: &[u8], place: Option<u32>) -> Outcome<()> {
         let Some(oid) = place else {
             let path = String::from_utf8_lossy(path);
-            return Err(unsafe_path(
-                &path,
-                "it is a link, and no tablespace of the backup",
-            ));
+            return Err(unsafe_path(&path, "it is a link, and no tablespace of the backup"));
         };
         self.links.insert(oid);
         self.tablespace_bytes.entry(oid).or_insert(0);
@@ -180,7 +163,6 @@ impl Survey {
         }
         if entry.root == Root::Data && entry.path == CONTROL.as_bytes() {
             self.has_control = entry.size > 0 && entry.size <= CONTROL_BYTES_MAX;
-            self.control_crc = entry.crc32c;
         }
         self.has_version |= entry.root == Root::Data && entry.path == b"PG_VERSION";
         self.known_files.insert(name_of(&path));
@@ -194,20 +176,13 @@ fn check_shape(entry: &FileEntry) -> Outcome<()> {
     if !entry.path_is_safe() {
         return Err(unsafe_path(&shown(entry), "it leaves its root"));
     }
-    if entry
-        .path
-        .split(|byte| *byte == b'/')
-        .any(|part| part.len() > NAME_BYTES_MAX)
-    {
+    if entry.path.split(|byte| *byte == b'/').any(|part| part.len() > NAME_BYTES_MAX) {
         return Err(unsafe_path(&shown(entry), "a part of it is too long"));
     }
     if entry.root == Root::Outside
         && (entry.kind != FileKind::File || entry.size > OUTSIDE_BYTES_MAX)
     {
-        return Err(damaged(&format!(
-            "{} is no configuration file",
-            shown(entry)
-        )));
+        return Err(damaged(&format!("{} is no configuration file", shown(entry))));
     }
     let pages_fit = entry.size == 0 || (1..=FRAME_BYTES as u32).contains(&entry.page_bytes);
     if !pages_fit || i64::try_from(entry.size).is_err() {
@@ -227,9 +202,7 @@ pub(crate) fn tablespace_of(path: &[u8]) -> Option<u32> {
 
 fn number(name: &[u8]) -> Option<u32> {
     let digits = name.iter().all(u8::is_ascii_digit) && !name.starts_with(b"0");
-    digits
-        .then(|| std::str::from_utf8(name).ok()?.parse().ok())
-        .flatten()
+    digits.then(|| std::str::from_utf8(name).ok()?.parse().ok()).flatten()
 }
 
 fn name_of(path: &[u8]) -> [u8; 16] {
@@ -243,17 +216,11 @@ fn shown(entry: &FileEntry) -> String {
 }
 
 fn damaged(why: &str) -> Failure {
-    Failure::new(
-        Code::ObjectDamaged,
-        format!("the list of files makes no sense: {why}"),
-    )
-    .hint("Choose an older backup with --backup, and run `lifeboat repo check --read-data`.")
+    Failure::new(Code::ObjectDamaged, format!("the list of files makes no sense: {why}"))
+        .hint("Choose an older backup with --backup, and run `lifeboat repo check --read-data`.")
 }
 
 fn unsafe_path(path: &str, why: &str) -> Failure {
-    Failure::new(
-        Code::PathUnsafe,
-        format!("the stored path {path:?} is not safe: {why}"),
-    )
-    .hint("Do not use this backup. Find out which host wrote it.")
+    Failure::new(Code::PathUnsafe, format!("the stored path {path:?} is not safe: {why}"))
+        .hint("Do not use this backup. Find out which host wrote it.")
 }

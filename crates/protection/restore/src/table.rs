@@ -47,10 +47,7 @@ impl<'a> FileTable<'a> {
     pub(crate) fn each(&self, mut take: impl FnMut(FileEntry) -> Outcome<()>) -> Outcome<()> {
         for digest in self.pages {
             let decode = |bytes: &_| FileTablePage::decode(self.source.keys(), digest, bytes);
-            for entry in self
-                .source
-                .metadata(ObjectType::FileTable, digest, decode)?
-            {
+            for entry in self.source.metadata(ObjectType::FileTable, digest, decode)? {
                 take(entry)?;
             }
         }

@@ -16,10 +16,8 @@ use nix::unistd::{Gid, Uid, UnlinkatFlags, fchown, symlinkat, unlinkat};
 
 use crate::local;
 
-const DIRECTORY: OFlag = OFlag::O_DIRECTORY
-    .union(OFlag::O_NOFOLLOW)
-    .union(OFlag::O_RDONLY)
-    .union(OFlag::O_CLOEXEC);
+const DIRECTORY: OFlag =
+    OFlag::O_DIRECTORY.union(OFlag::O_NOFOLLOW).union(OFlag::O_RDONLY).union(OFlag::O_CLOEXEC);
 
 /// An open target directory, its tablespaces, and who shall own what is written.
 #[derive(Debug)]
@@ -50,10 +48,7 @@ impl Target {
     /// Opens an existing directory, which the operator named: links in its path are the
     /// operator's.
     pub(crate) fn open(path: &Path, owner: Option<Owner>) -> Outcome<Self> {
-        let mut target = Self {
-            mounts: Vec::new(),
-            owner,
-        };
+        let mut target = Self { mounts: Vec::new(), owner };
         target.mount(b"", path)?;
         Ok(target)
     }
@@ -63,19 +58,13 @@ impl Target {
         let flags = OFlag::O_DIRECTORY | OFlag::O_RDONLY | OFlag::O_CLOEXEC;
         let directory = nix::fcntl::open(place, flags, Mode::empty())
             .map_err(|error| local::failure("open", place, error))?;
-        self.mounts.push(Mount {
-            prefix: prefix.to_vec(),
-            place: place.to_owned(),
-            directory,
-        });
+        self.mounts.push(Mount { prefix: prefix.to_vec(), place: place.to_owned(), directory });
         Ok(())
     }
 
     /// Where the target is.
     pub(crate) fn path(&self) -> &Path {
-        self.mounts
-            .first()
-            .map_or(Path::new(""), |root| &root.place)
+        self.mounts.first().map_or(Path::new(""), |root| &root.place)
     }
 
     /// The target and its tablespaces.
@@ -101,8 +90,7 @@ impl Target {
     /// Gives a file its permissions and its owner.
     pub(crate) fn hand_over(&self, path: &[u8], file: &File, mode: u32) -> Outcome<()> {
         let failure = |error| local::failure("set the owner of", &self.shown(path), error);
-        file.set_permissions(Permissions::from_mode(file_mode(mode)))
-            .map_err(failure)?;
+        file.set_permissions(Permissions::from_mode(file_mode(mode))).map_err(failure)?;
         match self.owner {
             None => Ok(()),
             Some(Owner { user, group }) => fchown(file, Some(user), Some(group))
@@ -194,9 +182,7 @@ impl Target {
         }
         let directory = File::from(self.directory(path)?);
         let failure = |error| local::failure("set the owner of", &self.shown(path), error);
-        directory
-            .set_permissions(Permissions::from_mode(directory_mode(mode)))
-            .map_err(failure)?;
+        directory.set_permissions(Permissions::from_mode(directory_mode(mode))).map_err(failure)?;
         if let Some(Owner { user, group }) = self.owner {
             fchown(&directory, Some(user), Some(group))
                 .map_err(|error| failure(std::io::Error::from(error)))?;
@@ -260,11 +246,7 @@ impl Target {
             rest => rest.strip_prefix(b"/"),
         };
         // The target itself stands first and takes every path that no other one takes.
-        let mut found = self
-            .mounts
-            .iter()
-            .rev()
-            .filter_map(|mount| Some((mount, below(mount)?)));
+        let mut found = self.mounts.iter().rev().filter_map(|mount| Some((mount, below(mount)?)));
         found.next().unwrap_or((&self.mounts[0], path))
     }
 

@@ -12,15 +12,11 @@ use lifeboat_telemetry::{Code, Failure, Outcome};
 /// and belongs to the owner of the folder, whoever runs this.
 pub(crate) fn write(path: &Path, bytes: &[u8]) -> Outcome<()> {
     let attempt = || -> std::io::Result<()> {
-        let folder = path.parent().unwrap_or(Path::new("/"));
+        let folder = path.parent().unwrap_or_else(|| Path::new("/"));
         let owner = std::fs::metadata(folder)?;
         let staged = beside(path, ".new");
-        let mut file = OpenOptions::new()
-            .write(true)
-            .create(true)
-            .truncate(true)
-            .mode(0o600)
-            .open(&staged)?;
+        let mut file =
+            OpenOptions::new().write(true).create(true).truncate(true).mode(0o600).open(&staged)?;
         file.write_all(bytes)?;
         if file.metadata()?.uid() != owner.uid() {
             std::os::unix::fs::fchown(&file, Some(owner.uid()), Some(owner.gid()))?;

@@ -74,10 +74,7 @@ pub fn fetch(request: &FetchRequest<'_>) -> Outcome<Fetched> {
     if let (WalFileName::Segment(segment), Some(queue)) = (name, &queue)
         && queue.take(request, segment, &destination)?
     {
-        return Ok(Fetched::Done {
-            region: None,
-            prefetch: queue.wants_more(segment),
-        });
+        return Ok(Fetched::Done { region: None, prefetch: queue.wants_more(segment) });
     }
     let standby = request.working_directory.join("standby.signal").exists();
     let archive = Archive::open(request.environment, request.plan, end)?;
@@ -94,10 +91,7 @@ pub fn fetch(request: &FetchRequest<'_>) -> Outcome<Fetched> {
                     (WalFileName::Segment(segment), Some(queue)) => queue.wants_more(segment),
                     _ => false,
                 };
-                return Ok(Fetched::Done {
-                    region: Some(region),
-                    prefetch,
-                });
+                return Ok(Fetched::Done { region: Some(region), prefetch });
             }
             Ok(Attempt::Absent(reason)) => {
                 remove(&staged);
@@ -108,9 +102,7 @@ pub fn fetch(request: &FetchRequest<'_>) -> Outcome<Fetched> {
         let left = end.saturating_sub(clock.elapsed());
         if standby && failure.code() != Code::Interrupted {
             remove(&staged);
-            return Ok(Fetched::Absent {
-                reason: format!("not available now: {failure}"),
-            });
+            return Ok(Fetched::Absent { reason: format!("not available now: {failure}") });
         }
         if is_final(&failure) || left <= PAUSE {
             remove(&staged);

@@ -41,13 +41,7 @@ impl Marker {
         granted: bool,
     ) -> Self {
         let database = database.to_owned();
-        Self {
-            lifeboat_incarnation: 1,
-            database,
-            system_identifier,
-            incarnation,
-            granted,
-        }
+        Self { lifeboat_incarnation: 1, database, system_identifier, incarnation, granted }
     }
 
     /// Reads a data directory's marker; `None` where there is none.
@@ -55,11 +49,8 @@ impl Marker {
         let path = data_directory.join(MARKER);
         // What cannot be read may forbid what the reader is about to do.
         let unreadable = || {
-            Failure::new(
-                Code::CloneRefused,
-                format!("cannot read {}", path.display()),
-            )
-            .hint("Restore the file, or run `lifeboat adopt` if this cluster is the source.")
+            Failure::new(Code::CloneRefused, format!("cannot read {}", path.display()))
+                .hint("Restore the file, or run `lifeboat adopt` if this cluster is the source.")
         };
         let file = match std::fs::File::open(&path) {
             Ok(file) => file,
@@ -100,10 +91,7 @@ pub fn check(data_directory: &Path, database: &str, stream: &WriterStream) -> Ou
         // source before a restored copy was adopted.
         None if granted == Incarnation::FIRST => Ok(()),
         None => refused(
-            format!(
-                "{shown} is the first life of {database}, and life {} writes now",
-                granted.0
-            ),
+            format!("{shown} is the first life of {database}, and life {} writes now", granted.0),
             "Stop this server. `lifeboat adopt` would make it the source again.",
         ),
         Some(marker)
@@ -111,10 +99,7 @@ pub fn check(data_directory: &Path, database: &str, stream: &WriterStream) -> Ou
                 || marker.system_identifier.0 != stream.system_identifier =>
         {
             refused(
-                format!(
-                    "{shown} was restored as {}, not as {database}",
-                    marker.database
-                ),
+                format!("{shown} was restored as {}, not as {database}", marker.database),
                 "Correct the spec, or `--db`.",
             )
         }

@@ -68,11 +68,8 @@ impl RecoveryPlan {
     /// Reads a plan.
     pub fn load(path: &Path) -> Outcome<Self> {
         let unusable = |why: String| {
-            Failure::new(
-                Code::LocalFile,
-                format!("cannot use the plan {}: {why}", path.display()),
-            )
-            .hint("`lifeboat restore` wrote it; run the restore again, or bring it back.")
+            Failure::new(Code::LocalFile, format!("cannot use the plan {}: {why}", path.display()))
+                .hint("`lifeboat restore` wrote it; run the restore again, or bring it back.")
         };
         let text = std::fs::read(path).map_err(|error| unusable(error.to_string()))?;
         let plan: Self =
@@ -95,10 +92,7 @@ impl RecoveryPlan {
     /// The cluster's segment size.
     pub fn segment_size(&self) -> Outcome<SegmentSize> {
         SegmentSize::new(self.wal_segment_bytes).ok_or_else(|| {
-            let message = format!(
-                "no cluster has segments of {} bytes",
-                self.wal_segment_bytes
-            );
+            let message = format!("no cluster has segments of {} bytes", self.wal_segment_bytes);
             Failure::new(Code::LocalFile, message)
         })
     }
@@ -110,11 +104,7 @@ impl RecoveryPlan {
 
     /// The last segment of a timeline that the plan knows of.
     pub fn frontier_of(&self, timeline: Timeline) -> Option<SegmentName> {
-        self.frontier
-            .iter()
-            .copied()
-            .filter(|name| name.timeline() == timeline)
-            .max()
+        self.frontier.iter().copied().filter(|name| name.timeline() == timeline).max()
     }
 
     /// The stores, the planned region's first.
@@ -125,10 +115,7 @@ impl RecoveryPlan {
     ) -> Outcome<Vec<(String, Store)>> {
         let mut repositories: Vec<_> = self.repositories.iter().collect();
         repositories.sort_by_key(|repository| repository.region != self.region);
-        if repositories
-            .first()
-            .is_none_or(|first| first.region != self.region)
-        {
+        if repositories.first().is_none_or(|first| first.region != self.region) {
             let message = format!("the plan does not say where {} is", self.region);
             return Err(Failure::new(Code::LocalFile, message));
         }
@@ -137,7 +124,7 @@ impl RecoveryPlan {
             let location = Location::new(&repository.url)?
                 .with_endpoint(repository.endpoint.clone())
                 .with_region(repository.region_name.clone());
-            let store = Store::open(&location, environment, options.clone())?;
+            let store = Store::open(&location, environment, *options)?;
             stores.push((repository.region.clone(), store));
         }
         Ok(stores)

@@ -4,6 +4,7 @@
 //! nothing is overwritten, and a file that PostgreSQL asks for again is recognised.
 
 mod ahead;
+mod call;
 mod file;
 mod identity;
 mod parts;
@@ -25,6 +26,7 @@ use serde::Serialize;
 pub use ahead::Ahead;
 
 use ahead::Queue;
+use call::Call;
 use identity::Source;
 use place::Places;
 use spool::{FileIdentity, Spool};
@@ -100,34 +102,17 @@ pub fn push(request: &PushRequest<'_>) -> Outcome<Pushed> {
     if was_pushed_ahead(&path, name, &spool)? {
         let (file, how) = (name.to_string(), How::Ahead);
         let (regions, lag, ahead) = (Vec::new(), BTreeMap::new(), Vec::new());
-        return Ok(Pushed {
-            file,
-            how,
-            regions,
-            lag,
-            ahead,
-        });
+        return Ok(Pushed { file, how, regions, lag, ahead });
     }
     let source = identity::check(request)?;
     let blocking = Blocking::new()?;
     let lock = spool.lock();
     let resting = spool.resting(clock.now());
     let regions = open(request, &blocking, &resting)?;
-    let places = Places::new(
-        request.environment,
-        &blocking,
-        &request.stream.keys,
-        &regions,
-        end,
-    );
+    let places = Places::new(request.environment, &blocking, &request.stream.keys, &regions, end);
     identity::check_binding(request, &places)?;
 
-    let call = Call {
-        request,
-        source: &source,
-        places: &places,
-        spool: &spool,
-    };
+    let call = Call { request, source: &source, places: &places, spool: &spool };
     let queue = if lock.is_some() && is_beside_others(&path, &source) {
         Queue::of(&source, name, &spool, request.ahead.files)
     } else {
@@ -137,38 +122,22 @@ pub fn push(request: &PushRequest<'_>) -> Outcome<Pushed> {
     let mut lag = places.lag();
     lag.keys().for_each(|region| spool.rest(region));
     for region in resting {
-        lag.entry(region)
-            .or_insert_with(|| "it failed a moment ago and is left alone".to_owned());
+        lag.entry(region).or_insert_with(|| "it failed a moment ago and is left alone".to_owned());
     }
     let (ahead, trouble) = queue.finish();
-    trouble
-        .into_iter()
-        .for_each(|trouble| request.reporter.warn(trouble));
+    trouble.into_iter().for_each(|trouble| request.reporter.warn(trouble));
     let (regions, how) = answer?;
-    Ok(Pushed {
-        file: name.to_string(),
-        how,
-        regions,
-        lag,
-        ahead,
-    })
+    Ok(Pushed { file: name.to_string(), how, regions, lag, ahead })
 }
 
 fn name_of(path: &Path) -> Outcome<WalFileName> {
-    let name = path
-        .file_name()
-        .and_then(|name| name.to_str())
-        .unwrap_or_default();
+    let name = path.file_name().and_then(|name| name.to_str()).unwrap_or_default();
     Ok(name.parse::<WalFileName>()?)
 }
 
 fn was_pushed_ahead(path: &Path, name: WalFileName, spool: &Spool<'_>) -> Outcome<bool> {
     let found = std::fs::metadata(path).map_err(|error| {
-        Failure::new(
-            Code::LocalFile,
-            format!("cannot look at {}", path.display()),
-        )
-        .because(error)
+        Failure::new(Code::LocalFile, format!("cannot look at {}", path.display())).because(error)
     })?;
     let name = name.to_string();
     let known = spool.is_acknowledged(&name, &FileIdentity::of(&found));
@@ -200,60 +169,4 @@ fn open(
     let message = "the repositories belong to another vault than this host's writer key";
     Err(Failure::new(Code::VaultMismatch, message)
         .hint("Correct the URLs in the spec, or run `lifeboat key enroll` for the new vault."))
-}
-
-/// What the threads of one call share.
-struct Call<'a> {
-    request: &'a PushRequest<'a>,
-    source: &'a Source,
-    places: &'a Places<'a>,
-    spool: &'a Spool<'a>,
-}
-
-impl Call<'_> {
-    /// Pushes the file that was asked for on this thread; a second one takes from the queue, and
-    /// this one helps it when it is done.
-    fn run(&self, path: &Path, name: WalFileName, queue: &Queue) -> Outcome<(Vec<String>, How)> {
-        let clock = self.request.environment.clock();
-        let until = clock.elapsed().saturating_add(self.request.ahead.time);
-        std::thread::scope(|scope| {
-            scope.spawn(|| self.push_ahead(queue, until));
-            let answer = self.push_one(path, name);
-            if answer.is_ok() {
-                self.push_ahead(queue, until);
-                self.spool.forget(&name.to_string());
-            } else {
-                queue.clear();
-            }
-            answer
-        })
-    }
-
-    fn push_ahead(&self, queue: &Queue, until: Duration) {
-        let clock = self.request.environment.clock();
-        while !self.request.cancel.is_requested() && clock.elapsed() < until {
-            let Some(name) = queue.next() else { break };
-            let path = self.source.directory.join("pg_wal").join(name.to_string());
-            match self.push_one(&path, name) {
-                Ok(_) => queue.pushed(name),
-                Err(failure) => queue.stop(name, &failure),
-            }
-        }
-    }
-
-    fn push_one(&self, path: &Path, name: WalFileName) -> Outcome<(Vec<String>, How)> {
-        let keys = &self.request.stream.keys;
-        self.request.cancel.check()?;
-        let file = file::read(path, name, &self.source.control, keys)?;
-        let placed = parts::place(self.places, path, &file, self.request.level)?;
-        self.request.environment.failpoints().hit("push.stored")?;
-        self.spool.acknowledge(&file.name, &file.identity);
-        self.request.environment.failpoints().hit("push.acked")?;
-        let how = if placed.new {
-            How::Stored
-        } else {
-            How::Identical
-        };
-        Ok((placed.regions, how))
-    }
 }

@@ -157,11 +157,7 @@ pub fn recoverability(
     for inventory in &inventories {
         windows.push(region_window(inventory, &inventories)?);
     }
-    Ok(Window {
-        database: database.to_owned(),
-        regions: windows,
-        unreachable,
-    })
+    Ok(Window { database: database.to_owned(), regions: windows, unreachable })
 }
 
 fn region_window(inventory: &Inventory<'_>, all: &[Inventory<'_>]) -> Outcome<RegionWindow> {

@@ -76,10 +76,7 @@ pub async fn record(
             Err(failure) => return Err(failure.within("recording in the audit log")),
         }
     }
-    Err(Failure::new(
-        Code::ObjectConflict,
-        "no free place in the audit log was found",
-    ))
+    Err(Failure::new(Code::ObjectConflict, "no free place in the audit log was found"))
 }
 
 /// The newest position that any region knows, and the digest of that entry.

@@ -9,11 +9,7 @@ use lifeboat_repository::repository::{ExclusiveCreate, FormatBody};
 use super::*;
 
 fn run<F: Future>(future: F) -> F::Output {
-    tokio::runtime::Builder::new_current_thread()
-        .enable_all()
-        .build()
-        .unwrap()
-        .block_on(future)
+    tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap().block_on(future)
 }
 
 /// A repository with three entries.
@@ -31,22 +27,16 @@ async fn three(place: &str) -> (Environment, Repository, WriterKey) {
         created_at: environment.clock().now(),
         exclusive_create: ExclusiveCreate::Proven,
     };
-    let repository = Repository::create(store, format, &secrets.root().unwrap())
-        .await
-        .unwrap();
+    let repository = Repository::create(store, format, &secrets.root().unwrap()).await.unwrap();
     let mut regions = Regions::new(vec![repository.clone()], Vec::new()).unwrap();
-    let writer = enroll(&environment, &mut regions, &secrets, "east-1")
-        .await
-        .unwrap();
+    let writer = enroll(&environment, &mut regions, &secrets, "east-1").await.unwrap();
     for name in ["one", "two", "three"] {
         let act = Act {
             act: "backup".to_owned(),
             subject: "payments/ledger".to_owned(),
             facts: BTreeMap::from([("name".to_owned(), name.to_owned())]),
         };
-        record(&environment, &mut regions, &writer, act)
-            .await
-            .unwrap();
+        record(&environment, &mut regions, &writer, act).await.unwrap();
     }
     (environment, repository, writer)
 }
@@ -57,10 +47,8 @@ fn a_whole_chain_is_read_in_order() {
         let (_, repository, writer) = three("audit-whole").await;
         let chains = verify(&repository).await.unwrap();
         let chain = &chains[&writer.public().unwrap()];
-        let names: Vec<&str> = chain
-            .iter()
-            .map(|entry| entry.done.facts["name"].as_str())
-            .collect();
+        let names: Vec<&str> =
+            chain.iter().map(|entry| entry.done.facts["name"].as_str()).collect();
         assert_eq!(names, ["one", "two", "three"]);
         assert_eq!(chain[0].previous, None);
     });
@@ -74,14 +62,8 @@ fn a_hole_and_an_exchanged_entry_break_it() {
         let third = entry_key(&writer.public().unwrap(), 3).unwrap();
         let old = repository.store().get(&third).await.unwrap();
         repository.store().delete(&second).await.unwrap();
-        assert_eq!(
-            verify(&repository).await.unwrap_err().code(),
-            Code::RepositoryDamaged
-        );
+        assert_eq!(verify(&repository).await.unwrap_err().code(), Code::RepositoryDamaged);
         repository.store().create(&second, old).await.unwrap();
-        assert_eq!(
-            verify(&repository).await.unwrap_err().code(),
-            Code::ObjectDamaged
-        );
+        assert_eq!(verify(&repository).await.unwrap_err().code(), Code::ObjectDamaged);
     });
 }

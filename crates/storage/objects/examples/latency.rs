@@ -29,11 +29,7 @@ fn main() -> Outcome<()> {
         }
         Ok(environment.clock().elapsed().saturating_sub(start) / ROUNDS)
     };
-    let created = time(&|round| {
-        blocking
-            .run(store.create(&key(round)?, bytes.clone()))
-            .map(drop)
-    })?;
+    let created = time(&|round| blocking.run(store.create(&key(round)?, bytes.clone())).map(drop))?;
     let read = time(&|round| blocking.run(store.get(&key(round)?)).map(drop))?;
     let found = time(&|round| blocking.run(store.stat(&key(round)?)).map(drop))?;
     println!("create {created:?}, get {read:?}, stat {found:?} (mean of {ROUNDS}, 1 MiB)");

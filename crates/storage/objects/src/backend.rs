@@ -32,11 +32,7 @@ pub(crate) struct Page {
 pub(crate) enum Backend {
     Directory(Arc<Directory>),
     Memory(Arc<InMemory>),
-    Bucket {
-        objects: Arc<dyn ObjectStore>,
-        pages: Arc<dyn PaginatedListStore>,
-        prefix: String,
-    },
+    Bucket { objects: Arc<dyn ObjectStore>, pages: Arc<dyn PaginatedListStore>, prefix: String },
 }
 
 impl Backend {
@@ -45,27 +41,16 @@ impl Backend {
         match &location.place {
             Place::Directory(root) => Ok(Self::Directory(Arc::new(Directory::new(root)))),
             Place::Memory(name) => Ok(Self::Memory(memory(name))),
-            Place::Bucket {
-                cloud,
-                bucket,
-                prefix,
-            } => {
+            Place::Bucket { cloud, bucket, prefix } => {
                 let (objects, pages) = clouds::open(location, *cloud, bucket, environment)?;
-                Ok(Self::Bucket {
-                    objects,
-                    pages,
-                    prefix: prefix.clone(),
-                })
+                Ok(Self::Bucket { objects, pages, prefix: prefix.clone() })
             }
         }
     }
 
     /// Creates the object, or says that the name is taken.
     pub(crate) async fn put(&self, key: &Key, bytes: Bytes) -> Result<(), Fault> {
-        let options = PutOptions {
-            mode: PutMode::Create,
-            ..PutOptions::default()
-        };
+        let options = PutOptions { mode: PutMode::Create, ..PutOptions::default() };
         if let Self::Directory(directory) = self {
             let files = at(directory, key, Directory::prepare).await?;
             let put = files.put_opts(&self.path(key), bytes.into(), options).await;
@@ -73,9 +58,7 @@ impl Backend {
             return at(directory, key, Directory::restrict).await;
         }
         let objects = self.objects().await?;
-        let put = objects
-            .put_opts(&self.path(key), bytes.into(), options)
-            .await;
+        let put = objects.put_opts(&self.path(key), bytes.into(), options).await;
         put.map(drop).map_err(Fault::from_store)
     }
 
@@ -87,19 +70,13 @@ impl Backend {
         range: Option<GetRange>,
         patience: Duration,
     ) -> Result<(u64, Bytes), Fault> {
-        let options = GetOptions {
-            range,
-            ..GetOptions::default()
-        };
+        let options = GetOptions { range, ..GetOptions::default() };
         let objects = self.objects().await?;
         let path = self.path(key);
         let found = tokio::time::timeout(patience, objects.get_opts(&path, options)).await;
         let found = found.map_err(|_| Fault::silence(patience))?;
         let found = found.map_err(|error| self.fault(error))?;
-        let (size, length) = (
-            found.meta.size,
-            found.range.end.saturating_sub(found.range.start),
-        );
+        let (size, length) = (found.meta.size, found.range.end.saturating_sub(found.range.start));
         if length > MAX_OBJECT {
             return Err(Fault::Final {
                 code: Code::ObjectTooLarge,
@@ -117,9 +94,7 @@ impl Backend {
 
     pub(crate) async fn stat(&self, key: &Key) -> Result<Stat, Fault> {
         let found = self.objects().await?.head(&self.path(key)).await;
-        found
-            .map(|meta| stat(&meta))
-            .map_err(|error| self.fault(error))
+        found.map(|meta| stat(&meta)).map_err(|error| self.fault(error))
     }
 
     pub(crate) async fn delete(&self, key: &Key) -> Result<(), Fault> {
@@ -138,10 +113,7 @@ impl Backend {
             Self::Directory(directory) => {
                 let (directory, prefix) = (Arc::clone(directory), prefix.to_owned());
                 let objects = on_thread(move || directory.list(&prefix)).await?;
-                Ok(Page {
-                    objects,
-                    next: None,
-                })
+                Ok(Page { objects, next: None })
             }
             Self::Memory(memory) => {
                 let mut objects = Vec::new();
@@ -150,10 +122,7 @@ impl Backend {
                     let meta = meta.map_err(Fault::from_store)?;
                     objects.extend(self.listed(&meta).filter(|(key, _)| starts(key, prefix)));
                 }
-                Ok(Page {
-                    objects,
-                    next: None,
-                })
+                Ok(Page { objects, next: None })
             }
             Self::Bucket { pages, .. } => {
                 let full = self.full(prefix);
@@ -165,16 +134,9 @@ impl Backend {
                 let wanted = Some(full.as_str()).filter(|full| !full.is_empty());
                 let page = pages.list_paginated(wanted, options).await;
                 let page = page.map_err(Fault::from_store)?;
-                let objects = page
-                    .result
-                    .objects
-                    .iter()
-                    .filter_map(|meta| self.listed(meta));
+                let objects = page.result.objects.iter().filter_map(|meta| self.listed(meta));
                 let objects = objects.filter(|(key, _)| starts(key, prefix)).collect();
-                Ok(Page {
-                    objects,
-                    next: page.page_token,
-                })
+                Ok(Page { objects, next: page.page_token })
             }
         }
     }
@@ -251,24 +213,17 @@ fn starts(key: &Key, prefix: &str) -> bool {
 }
 
 fn stat(meta: &ObjectMeta) -> Stat {
-    let (seconds, nanoseconds) = (
-        meta.last_modified.timestamp(),
-        meta.last_modified.timestamp_subsec_nanos(),
-    );
+    let (seconds, nanoseconds) =
+        (meta.last_modified.timestamp(), meta.last_modified.timestamp_subsec_nanos());
     let nanoseconds = i32::try_from(nanoseconds).unwrap_or_default();
-    Stat {
-        size: meta.size,
-        modified: Timestamp::new(seconds, nanoseconds).unwrap_or_default(),
-    }
+    Stat { size: meta.size, modified: Timestamp::new(seconds, nanoseconds).unwrap_or_default() }
 }
 
 /// A file system may hang: it never does so on a thread that serves other operations.
 async fn on_thread<T: Send + 'static>(
     work: impl FnOnce() -> Result<T, Fault> + Send + 'static,
 ) -> Result<T, Fault> {
-    tokio::task::spawn_blocking(work)
-        .await
-        .unwrap_or_else(|error| Err(Fault::unknown(error)))
+    tokio::task::spawn_blocking(work).await.unwrap_or_else(|error| Err(Fault::unknown(error)))
 }
 
 async fn at<T: Send + 'static>(

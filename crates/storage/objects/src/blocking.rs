@@ -38,10 +38,7 @@ impl Blocking {
             Failure::new(Code::Internal, "cannot start the threads of the store").because(error)
         })?;
         let handle = runtime.handle().clone();
-        Ok(Self {
-            handle,
-            _runtime: Arc::new(Owned(Some(runtime))),
-        })
+        Ok(Self { handle, _runtime: Arc::new(Owned(Some(runtime))) })
     }
 
     /// Waits for `future` on this thread, which must not itself belong to a runtime.

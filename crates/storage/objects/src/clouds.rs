@@ -39,31 +39,20 @@ pub(crate) fn open(
         Cloud::Azure => azure(location, bucket, environment).map(halves),
     };
     opened.map_err(|error| {
-        Failure::new(
-            Code::StoreDenied,
-            format!("cannot open {}", location.display()),
-        )
-        .because(error)
-        .hint("Check region, endpoint and the credentials in the environment.")
+        Failure::new(Code::StoreDenied, format!("cannot open {}", location.display()))
+            .because(error)
+            .hint("Check region, endpoint and the credentials in the environment.")
     })
 }
 
 /// Timeouts and retries are ours: a retry that we do not see would hide what became of a write.
 fn no_retries() -> RetryConfig {
-    RetryConfig {
-        max_retries: 0,
-        retry_timeout: Duration::ZERO,
-        ..RetryConfig::default()
-    }
+    RetryConfig { max_retries: 0, retry_timeout: Duration::ZERO, ..RetryConfig::default() }
 }
 
 fn client(location: &Location, environment: &Environment) -> ClientOptions {
     let variables = ["AWS_ENDPOINT_URL_S3", "AWS_ENDPOINT_URL"];
-    let elsewhere = || {
-        variables
-            .into_iter()
-            .find_map(|name| environment.variable(name))
-    };
+    let elsewhere = || variables.into_iter().find_map(|name| environment.variable(name));
     let endpoint = location.endpoint.as_deref().or_else(elsewhere);
     ClientOptions::new().with_allow_http(endpoint.is_some_and(|url| url.starts_with("http://")))
 }
@@ -99,10 +88,7 @@ fn configure<K: std::str::FromStr, B>(
     set: impl Fn(B, K, String) -> B,
 ) -> B {
     names.iter().fold(builder, |builder, name| {
-        match (
-            environment.variable(name),
-            name.to_ascii_lowercase().parse(),
-        ) {
+        match (environment.variable(name), name.to_ascii_lowercase().parse()) {
             (Some(value), Ok(key)) if !value.is_empty() => set(builder, key, value.to_owned()),
             _ => builder,
         }
@@ -130,12 +116,10 @@ fn aws(
         "AWS_ROLE_ARN",
         "AWS_ROLE_SESSION_NAME",
     ];
-    let mut builder = configure(
-        environment,
-        &NAMES,
-        AmazonS3Builder::new(),
-        |builder, key, value| builder.with_config(key, value),
-    );
+    let mut builder =
+        configure(environment, &NAMES, AmazonS3Builder::new(), |builder, key, value| {
+            builder.with_config(key, value)
+        });
     if let Some(region) = &location.region {
         builder = builder.with_region(region);
     }

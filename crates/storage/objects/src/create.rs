@@ -59,11 +59,8 @@ impl Store {
             Err(Ended::Absent) => "does not have it".to_owned(),
             Err(Ended::Failed(failure)) => return Err(failure.within("reading back")),
         };
-        let message = format!(
-            "{} acknowledged {key}, {} bytes, but {what}",
-            self.name(),
-            bytes.len()
-        );
+        let message =
+            format!("{} acknowledged {key}, {} bytes, but {what}", self.name(), bytes.len());
         Err(Failure::new(Code::ObjectDamaged, message)
             .hint("Do not trust this store: run `lifeboat repo check --read-data`."))
     }
@@ -106,10 +103,7 @@ impl Store {
                 Err(other) => Err(other),
             }
         };
-        let created = self
-            .attempts()
-            .run(&format!("create {key}"), bytes.len(), attempt)
-            .await;
+        let created = self.attempts().run(&format!("create {key}"), bytes.len(), attempt).await;
         match created.map_err(|ended| self.missing(key, ended))? {
             Some(created) => Ok(created),
             None => {

@@ -38,10 +38,7 @@ struct Opened {
 
 impl Directory {
     pub(crate) fn new(root: &Path) -> Self {
-        Self {
-            root: root.to_owned(),
-            opened: OnceLock::new(),
-        }
+        Self { root: root.to_owned(), opened: OnceLock::new() }
     }
 
     /// The file system below the root, after a look at the root.
@@ -90,19 +87,14 @@ impl Directory {
                 right => std::fs::set_permissions(&path, Permissions::from_mode(right)),
             }
         };
-        std::fs::metadata(&path)
-            .and_then(set)
-            .map_err(Fault::from_io)
+        std::fs::metadata(&path).and_then(set).map_err(Fault::from_io)
     }
 
     /// Makes an object durable that another process put there: it may have died before it could.
     pub(crate) fn settle(&self, key: &Key) -> Result<(), Fault> {
         let path = self.path(key);
         let sync = |path: &Path| File::open(path).and_then(|file| file.sync_all());
-        for place in path
-            .ancestors()
-            .take_while(|place| place.starts_with(&self.root))
-        {
+        for place in path.ancestors().take_while(|place| place.starts_with(&self.root)) {
             sync(place).map_err(Fault::from_io)?;
         }
         Ok(())
@@ -111,23 +103,17 @@ impl Directory {
     /// Every object whose key starts with `prefix`. Names that are no keys are left out: they are
     /// staging files or not ours.
     pub(crate) fn list(&self, prefix: &str) -> Result<Vec<(Key, Stat)>, Fault> {
-        let folder = prefix
-            .rsplit_once('/')
-            .map(|(folder, _)| folder)
-            .unwrap_or_default();
+        let folder = prefix.rsplit_once('/').map(|(folder, _)| folder).unwrap_or_default();
         let files = self.walk(folder)?.into_iter();
         let keys = files.filter_map(|(path, stat)| Some((Key::new(path).ok()?, stat)));
-        Ok(keys
-            .filter(|(key, _)| key.as_str().starts_with(prefix))
-            .collect())
+        Ok(keys.filter(|(key, _)| key.as_str().starts_with(prefix)).collect())
     }
 
     /// What the library had not yet put in place: `name#1`.
     pub(crate) fn list_staging(&self) -> Result<Vec<(String, Stat)>, Fault> {
         let mut files = self.walk("")?;
         files.retain(|(path, _)| {
-            path.rsplit_once('#')
-                .is_some_and(|(_, number)| number.parse::<u64>().is_ok())
+            path.rsplit_once('#').is_some_and(|(_, number)| number.parse::<u64>().is_ok())
         });
         files.sort();
         Ok(files)
@@ -139,8 +125,7 @@ impl Directory {
         let mut found = Vec::new();
         let mut folders = vec![folder.to_owned()];
         while let Some(folder) = folders.pop() {
-            self.walk_folder(&folder, &mut folders, &mut found)
-                .map_err(Fault::from_io)?;
+            self.walk_folder(&folder, &mut folders, &mut found).map_err(Fault::from_io)?;
         }
         // The disk may have gone in between.
         self.files()?;
@@ -157,10 +142,7 @@ impl Directory {
             return Ok(());
         };
         if folder.split('/').count() > MAX_DEPTH {
-            return Err(io::Error::new(
-                io::ErrorKind::NotADirectory,
-                "directories without end",
-            ));
+            return Err(io::Error::new(io::ErrorKind::NotADirectory, "directories without end"));
         }
         for entry in entries {
             let entry = entry?;
@@ -173,22 +155,12 @@ impl Directory {
             };
             // A folder that is no part of a key, such as lost+found, is none of ours.
             let ours = is_part(&name);
-            let path = if folder.is_empty() {
-                name
-            } else {
-                format!("{folder}/{name}")
-            };
+            let path = if folder.is_empty() { name } else { format!("{folder}/{name}") };
             if metadata.is_dir() && ours {
                 folders.push(path);
             } else if metadata.is_file() {
                 let modified = Timestamp::try_from(metadata.modified()?).unwrap_or_default();
-                found.push((
-                    path,
-                    Stat {
-                        size: metadata.len(),
-                        modified,
-                    },
-                ));
+                found.push((path, Stat { size: metadata.len(), modified }));
             }
         }
         Ok(())

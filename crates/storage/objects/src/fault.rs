@@ -18,11 +18,7 @@ pub(crate) enum Fault {
     /// the answer did not arrive.
     Transient { landed: bool, error: BoxedError },
     /// Another attempt cannot help. `{store}` in the hint stands for the location.
-    Final {
-        code: Code,
-        error: BoxedError,
-        hint: &'static str,
-    },
+    Final { code: Code, error: BoxedError, hint: &'static str },
 }
 
 pub(crate) type BoxedError = Box<dyn Error + Send + Sync>;
@@ -36,12 +32,8 @@ const DAMAGED_ON_THE_WAY: [&str; 6] = [
     "ContentSHA256Mismatch",
     "ChecksumMismatch",
 ];
-const NO_BUCKET: [&str; 4] = [
-    "NoSuchBucket",
-    "ContainerNotFound",
-    "ContainerBeingDeleted",
-    "bucket does not exist",
-];
+const NO_BUCKET: [&str; 4] =
+    ["NoSuchBucket", "ContainerNotFound", "ContainerBeingDeleted", "bucket does not exist"];
 const EXPIRED: [&str; 3] = ["ExpiredToken", "InvalidToken", "TokenRefreshRequired"];
 /// How the crate says that a range starts behind the object's end, where no HTTP status does.
 const BEYOND_THE_END: &str = "but object was only";
@@ -51,10 +43,7 @@ const METADATA_SERVICE: &str = "169.254.169.254";
 impl Fault {
     /// A failed try whose outcome is unknown.
     pub(crate) fn unknown(error: impl Into<BoxedError>) -> Self {
-        Self::Transient {
-            landed: true,
-            error: error.into(),
-        }
+        Self::Transient { landed: true, error: error.into() }
     }
 
     /// No answer in time.
@@ -114,10 +103,9 @@ impl Fault {
             Kind::NotADirectory
             | Kind::IsADirectory
             | Kind::InvalidFilename
-            | Kind::FileTooLarge => unusable(
-                error,
-                "Check that {store} is a directory for Lifeboat alone.",
-            ),
+            | Kind::FileTooLarge => {
+                unusable(error, "Check that {store} is a directory for Lifeboat alone.")
+            }
             _ => Self::unknown(error),
         }
     }
@@ -131,10 +119,7 @@ fn lacks_links(io: &io::Error, error: &object_store::Error) -> bool {
 
 fn not_found(text: &str, error: object_store::Error) -> Fault {
     if NO_BUCKET.iter().any(|code| text.contains(code)) {
-        return unusable(
-            error,
-            "Create the bucket of {store}, or correct its name or region.",
-        );
+        return unusable(error, "Create the bucket of {store}, or correct its name or region.");
     }
     Fault::Absent
 }
@@ -148,34 +133,23 @@ fn refused(text: &str, error: object_store::Error) -> Fault {
     } else {
         "Check the credentials in the environment and what they allow below {store}."
     };
-    Fault::Final {
-        code: Code::StoreDenied,
-        error: error.into(),
-        hint,
-    }
+    Fault::Final { code: Code::StoreDenied, error: error.into(), hint }
 }
 
 fn from_status(status: u16, text: &str, error: object_store::Error) -> Fault {
     let says = |codes: &[&str]| codes.iter().any(|code| text.contains(code));
     match status {
         400 if says(&EXPIRED) => refused(text, error),
-        400 if !says(&DAMAGED_ON_THE_WAY) => unusable(
-            error,
-            "The store does not understand the request: check {store}.",
-        ),
+        400 if !says(&DAMAGED_ON_THE_WAY) => {
+            unusable(error, "The store does not understand the request: check {store}.")
+        }
         401 | 403 => refused(text, error),
         404 => not_found(text, error),
         405 | 501 => unfit(error),
         416 => too_short(error),
-        429 | 503 => Fault::Transient {
-            landed: false,
-            error: error.into(),
-        },
+        429 | 503 => Fault::Transient { landed: false, error: error.into() },
         507 => full(error),
-        300..400 => unusable(
-            error,
-            "The bucket of {store} lies elsewhere: correct its region.",
-        ),
+        300..400 => unusable(error, "The bucket of {store} lies elsewhere: correct its region."),
         _ => Fault::unknown(error),
     }
 }
@@ -194,10 +168,7 @@ fn from_transport(text: &str, error: object_store::Error) -> Fault {
                    machine has no metadata service.",
         };
     }
-    Fault::Transient {
-        landed: !unsent,
-        error: error.into(),
-    }
+    Fault::Transient { landed: !unsent, error: error.into() }
 }
 
 /// The crate tells the HTTP status of most failures in words only.
@@ -230,35 +201,19 @@ fn find<'a, T: Error + 'static>(error: &'a (dyn Error + 'static)) -> Option<&'a 
 
 fn full(error: impl Into<BoxedError>) -> Fault {
     let hint = "Make room in {store} or raise its quota.";
-    Fault::Final {
-        code: Code::StoreFull,
-        error: error.into(),
-        hint,
-    }
+    Fault::Final { code: Code::StoreFull, error: error.into(), hint }
 }
 
 fn unusable(error: impl Into<BoxedError>, hint: &'static str) -> Fault {
-    Fault::Final {
-        code: Code::StoreUnavailable,
-        error: error.into(),
-        hint,
-    }
+    Fault::Final { code: Code::StoreUnavailable, error: error.into(), hint }
 }
 
 fn too_short(error: impl Into<BoxedError>) -> Fault {
     let hint = "The object is shorter than it must be: run `lifeboat repo check` on {store}.";
-    Fault::Final {
-        code: Code::ObjectDamaged,
-        error: error.into(),
-        hint,
-    }
+    Fault::Final { code: Code::ObjectDamaged, error: error.into(), hint }
 }
 
 fn unfit(error: impl Into<BoxedError>) -> Fault {
     let hint = "{store} must support conditional writes (If-None-Match): use another store.";
-    Fault::Final {
-        code: Code::StoreUnfit,
-        error: error.into(),
-        hint,
-    }
+    Fault::Final { code: Code::StoreUnfit, error: error.into(), hint }
 }

@@ -19,10 +19,7 @@ impl Key {
             return Ok(Self(path));
         }
         let shown: String = path.chars().take(80).collect();
-        Err(Failure::new(
-            Code::Internal,
-            format!("{shown:?} is not an object key"),
-        ))
+        Err(Failure::new(Code::Internal, format!("{shown:?} is not an object key")))
     }
 
     /// The path.

@@ -23,10 +23,7 @@ impl Store {
     /// They are no objects: nothing reads them, and nobody but a person should remove them.
     pub async fn list_staging(&self) -> Outcome<Vec<(String, Stat)>> {
         let what = "list staging files";
-        let found = self
-            .attempts()
-            .run(what, 0, || self.backend().list_staging())
-            .await;
+        let found = self.attempts().run(what, 0, || self.backend().list_staging()).await;
         found.map_err(|ended| ended.or_missing(what, self.name()))
     }
 

@@ -20,11 +20,7 @@ pub struct Location {
 pub(crate) enum Place {
     Directory(PathBuf),
     Memory(String),
-    Bucket {
-        cloud: Cloud,
-        bucket: String,
-        prefix: String,
-    },
+    Bucket { cloud: Cloud, bucket: String, prefix: String },
 }
 
 /// Who keeps the bucket.
@@ -78,19 +74,11 @@ impl Location {
             return Err(wrong("has an unusable prefix")
                 .hint("Prefixes are letters, digits, dot, underscore, dash and slash."));
         }
-        Ok(Self::of(Place::Bucket {
-            cloud,
-            bucket,
-            prefix,
-        }))
+        Ok(Self::of(Place::Bucket { cloud, bucket, prefix }))
     }
 
     fn of(place: Place) -> Self {
-        Self {
-            place,
-            endpoint: None,
-            region: None,
-        }
+        Self { place, endpoint: None, region: None }
     }
 
     /// The same place behind another address, as of an S3-compatible store.
@@ -112,18 +100,10 @@ impl Location {
         match &self.place {
             Place::Directory(root) => format!("file://{}", root.display()),
             Place::Memory(name) => format!("memory://{name}"),
-            Place::Bucket {
-                cloud,
-                bucket,
-                prefix,
-            } if prefix.is_empty() => {
+            Place::Bucket { cloud, bucket, prefix } if prefix.is_empty() => {
                 format!("{}://{bucket}", cloud.scheme())
             }
-            Place::Bucket {
-                cloud,
-                bucket,
-                prefix,
-            } => {
+            Place::Bucket { cloud, bucket, prefix } => {
                 format!("{}://{bucket}/{prefix}", cloud.scheme())
             }
         }
@@ -142,10 +122,8 @@ impl Location {
         };
         match Url::parse(endpoint) {
             Ok(url) if plain(&url) => Ok(()),
-            _ => Err(
-                Failure::new(Code::SpecInvalid, "the endpoint is no plain HTTP address")
-                    .hint("Write it as https://host:port, without credentials."),
-            ),
+            _ => Err(Failure::new(Code::SpecInvalid, "the endpoint is no plain HTTP address")
+                .hint("Write it as https://host:port, without credentials.")),
         }
     }
 
@@ -159,10 +137,7 @@ impl Location {
 }
 
 fn directory(url: &Url) -> Outcome<Location> {
-    let path = url
-        .to_file_path()
-        .ok()
-        .filter(|path| path.parent().is_some());
+    let path = url.to_file_path().ok().filter(|path| path.parent().is_some());
     let path = path.ok_or_else(|| {
         wrong("names no directory").hint("Write it as file:///absolute/path, without a host.")
     })?;

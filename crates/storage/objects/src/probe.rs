@@ -28,15 +28,9 @@ impl Store {
             };
             let exclusive = self.race(&key).await;
             let deletes = self.backend().delete(&key).await.is_ok();
-            Ok(Fitness {
-                exclusive_create: exclusive?,
-                deletes,
-            })
+            Ok(Fitness { exclusive_create: exclusive?, deletes })
         };
-        let fitness = self
-            .attempts()
-            .run("probe exclusive creates", 0, race)
-            .await;
+        let fitness = self.attempts().run("probe exclusive creates", 0, race).await;
         fitness.map_err(|ended| ended.or_missing(key_prefix, self.name()))
     }
 

@@ -80,11 +80,7 @@ impl Attempts<'_> {
         let mut attempt = 0;
         loop {
             let left = end.saturating_sub(clock.elapsed());
-            let limit = self
-                .options
-                .attempt_timeout
-                .saturating_add(allowance)
-                .min(left);
+            let limit = self.options.attempt_timeout.saturating_add(allowance).min(left);
             let error = match tokio::time::timeout(limit, next()).await {
                 Ok(Ok(done)) => return Ok(done),
                 Ok(Err(Fault::Final { code, error, hint })) => {
@@ -114,22 +110,15 @@ impl Attempts<'_> {
 
     /// Half of the pause is chance, so that clients that failed together do not return together.
     fn pause(&self, attempt: u32) -> Duration {
-        let doubled = self
-            .options
-            .first_pause
-            .saturating_mul(1 << attempt.saturating_sub(1).min(16));
+        let doubled =
+            self.options.first_pause.saturating_mul(1 << attempt.saturating_sub(1).min(16));
         let half = doubled.min(self.options.longest_pause) / 2;
-        let span = u64::try_from(half.as_micros())
-            .unwrap_or(u64::MAX)
-            .saturating_add(1);
+        let span = u64::try_from(half.as_micros()).unwrap_or(u64::MAX).saturating_add(1);
         half + Duration::from_micros(self.environment.random().next_u64() % span)
     }
 
     fn exhausted(&self, what: &str, attempts: u32) -> Failure {
-        let message = format!(
-            "cannot {what} in {} after {attempts} attempts",
-            self.location
-        );
+        let message = format!("cannot {what} in {} after {attempts} attempts", self.location);
         Failure::new(Code::StoreUnavailable, message).hint(format!(
             "Check that {} can be reached from here; the operation can be repeated safely.",
             self.location

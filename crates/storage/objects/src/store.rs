@@ -52,9 +52,7 @@ impl Store {
             environment: environment.clone(),
             options,
         };
-        Ok(Self {
-            inner: Arc::new(inner),
-        })
+        Ok(Self { inner: Arc::new(inner) })
     }
 
     /// Where the store is.
@@ -64,18 +62,14 @@ impl Store {
 
     /// Makes the root directory of a file repository, mode 0750. Buckets are made by people.
     pub async fn create_root(&self) -> Outcome<()> {
-        let made = self
-            .attempts()
-            .run("make the root", 0, || self.backend().create_root())
-            .await;
+        let made = self.attempts().run("make the root", 0, || self.backend().create_root()).await;
         made.map_err(|ended| ended.or_missing("the root", self.name()))
     }
 
     /// A whole object. Stores do not check what they send: whoever reads checks the digest.
     pub async fn get(&self, key: &Key) -> Outcome<Bytes> {
         let read = self.read(key, MAX_OBJECT, None).await;
-        read.map(|(_, bytes)| bytes)
-            .map_err(|ended| self.missing(key, ended))
+        read.map(|(_, bytes)| bytes).map_err(|ended| self.missing(key, ended))
     }
 
     /// Exactly the bytes of `range`. An object that is too short for them is damaged.
@@ -123,11 +117,7 @@ impl Store {
             // path to the answer is better proof than the same one again.
             match self.fetch(key, Some(GetRange::Bounded(0..1))).await {
                 Err(Fault::Absent) => Ok(None),
-                Err(Fault::Final {
-                    code: Code::ObjectDamaged,
-                    ..
-                })
-                | Ok(_) => {
+                Err(Fault::Final { code: Code::ObjectDamaged, .. }) | Ok(_) => {
                     denied.store(false, Ordering::Relaxed);
                     Err(Fault::unknown("HEAD found nothing, but GET did"))
                 }
@@ -141,11 +131,7 @@ impl Store {
     /// Deletes an object; one that is gone already is fine.
     pub async fn delete(&self, key: &Key) -> Outcome<()> {
         let delete = || self.backend().delete(key);
-        match self
-            .attempts()
-            .run(&format!("delete {key}"), 0, delete)
-            .await
-        {
+        match self.attempts().run(&format!("delete {key}"), 0, delete).await {
             Ok(()) | Err(Ended::Absent) => Ok(()),
             Err(Ended::Failed(failure)) => Err(failure),
         }
@@ -164,9 +150,7 @@ impl Store {
     ) -> Result<(u64, Bytes), Ended> {
         let read = || self.fetch(key, range.clone());
         let size = usize::try_from(length).unwrap_or_default();
-        self.attempts()
-            .run(&format!("read {key}"), size, read)
-            .await
+        self.attempts().run(&format!("read {key}"), size, read).await
     }
 
     /// One attempt to read.
@@ -175,9 +159,7 @@ impl Store {
         key: &Key,
         range: Option<GetRange>,
     ) -> Result<(u64, Bytes), Fault> {
-        self.backend()
-            .read(key, range, self.inner.options.attempt_timeout)
-            .await
+        self.backend().read(key, range, self.inner.options.attempt_timeout).await
     }
 
     pub(crate) fn backend(&self) -> &Backend {
@@ -215,16 +197,10 @@ impl Store {
 impl std::fmt::Debug for Store {
     /// Neither the environment nor the back end is shown: they know credentials.
     fn fmt(&self, formatter: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        formatter
-            .debug_tuple("Store")
-            .field(&self.inner.name)
-            .finish()
+        formatter.debug_tuple("Store").field(&self.inner.name).finish()
     }
 }
 
 pub(crate) fn too_large(what: &str) -> Failure {
-    Failure::new(
-        Code::ObjectTooLarge,
-        format!("{what} than the 64 MiB of one object"),
-    )
+    Failure::new(Code::ObjectTooLarge, format!("{what} than the 64 MiB of one object"))
 }

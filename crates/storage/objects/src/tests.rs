@@ -60,9 +60,7 @@ async fn operations_run_as_tasks_beside_each_other() {
         let store = store.clone();
         tasks.spawn(async move {
             let name = key(&format!("tasks/{number}"));
-            store
-                .create_verified(&name, Bytes::from_static(b"0123"))
-                .await?;
+            store.create_verified(&name, Bytes::from_static(b"0123")).await?;
             store.stat(&name).await?;
             store.get_range(&name, 0..2).await?;
             store.get_tail(&name, 2).await?;
@@ -82,9 +80,6 @@ async fn operations_run_as_tasks_beside_each_other() {
 fn an_object_above_the_limit_is_refused_before_it_travels() {
     let store = store("memory:///large");
     let bytes = Bytes::from(vec![0; usize::try_from(MAX_OBJECT).unwrap() + 1]);
-    let refused = Blocking::new()
-        .unwrap()
-        .run(store.create(&key("large"), bytes))
-        .unwrap_err();
+    let refused = Blocking::new().unwrap().run(store.create(&key("large"), bytes)).unwrap_err();
     assert_eq!(refused.code(), Code::ObjectTooLarge);
 }

@@ -58,9 +58,7 @@ impl Access<'_> {
         let mut names = self.region_names();
         names.retain(|name| !left_out.contains(name.as_str()));
         let opened = self.blocking.run(futures::future::join_all(
-            names
-                .iter()
-                .map(|name| async move { self.open(name).await }),
+            names.iter().map(|name| async move { self.open(name).await }),
         ));
         let mut repositories = Vec::new();
         let mut skipped = Vec::new();
@@ -69,10 +67,7 @@ impl Access<'_> {
                 Ok(repository) => repositories.push(repository),
                 // These need a person: going on with the other region would hide them.
                 Err(failure) if is_refusal(failure.code()) => return Err(failure),
-                Err(failure) => skipped.push(Skipped {
-                    region: name.to_string(),
-                    failure,
-                }),
+                Err(failure) => skipped.push(Skipped { region: name.to_string(), failure }),
             }
         }
         Regions::new(repositories, skipped)
@@ -185,10 +180,7 @@ pub fn writer_path(spec: &Spec, state: &Path) -> PathBuf {
 /// Where a repository lies, with every reference of the spec resolved.
 pub fn location(settings: &RepositorySettings, environment: &Environment) -> Outcome<Location> {
     let resolve = |reference: &Option<lifeboat_model::Reference>| {
-        reference
-            .as_ref()
-            .map(|text| text.resolve(environment))
-            .transpose()
+        reference.as_ref().map(|text| text.resolve(environment)).transpose()
     };
     Ok(Location::new(&settings.url.resolve(environment)?)?
         .with_endpoint(resolve(&settings.endpoint)?)

@@ -94,25 +94,14 @@ impl<'a> Check<'a> {
             ..CheckReport::default()
         };
         let (needed, needed_wal) = (BTreeMap::new(), Vec::new());
-        Ok(Self {
-            repository,
-            reporter,
-            cancel,
-            present,
-            report,
-            needed,
-            needed_wal,
-        })
+        Ok(Self { repository, reporter, cancel, present, report, needed, needed_wal })
     }
 
     /// Checks names, references and, with `read_data`, every byte.
     pub async fn run(mut self, read_data: bool) -> Outcome<CheckReport> {
         self.check_names();
-        let streams: BTreeSet<StreamId> = self
-            .present
-            .keys()
-            .filter_map(|key| classify(key)?.stream())
-            .collect();
+        let streams: BTreeSet<StreamId> =
+            self.present.keys().filter_map(|key| classify(key)?.stream()).collect();
         for stream in &streams {
             self.check_manifests(*stream).await?;
             wal::check(&mut self, *stream).await;
@@ -128,31 +117,15 @@ impl<'a> Check<'a> {
     }
 
     fn note(&mut self, key: &Key, what: impl Into<String>) {
-        let backups = self
-            .needed
-            .get(key)
-            .cloned()
-            .unwrap_or_default()
-            .into_iter()
-            .collect();
+        let backups = self.needed.get(key).cloned().unwrap_or_default().into_iter().collect();
         let object = key.as_str().to_owned();
-        self.report.damage.push(Damage {
-            object,
-            what: what.into(),
-            backups,
-            harmless: false,
-        });
+        self.report.damage.push(Damage { object, what: what.into(), backups, harmless: false });
     }
 
     fn leftover(&mut self, key: &Key, what: &str) {
         let object = key.as_str().to_owned();
         let (what, backups) = (what.to_owned(), Vec::new());
-        self.report.damage.push(Damage {
-            object,
-            what,
-            backups,
-            harmless: true,
-        });
+        self.report.damage.push(Damage { object, what, backups, harmless: true });
     }
 
     fn check_names(&mut self) {
@@ -168,12 +141,8 @@ impl<'a> Check<'a> {
 
     async fn check_manifests(&mut self, stream: StreamId) -> Outcome<()> {
         let prefix = format!("{}manifests/", layout::stream(stream));
-        let keys: Vec<Key> = self
-            .present
-            .keys()
-            .filter(|key| key.as_str().starts_with(&prefix))
-            .cloned()
-            .collect();
+        let keys: Vec<Key> =
+            self.present.keys().filter(|key| key.as_str().starts_with(&prefix)).cloned().collect();
         // A damaged certificate is named by check_keys.
         let writers = self.repository.certified_writers().await.ok();
         let mut manifests = Vec::new();
@@ -183,9 +152,7 @@ impl<'a> Check<'a> {
             match self.read_manifest(&key).await {
                 Err(failure) => self.note(&key, failure.to_string()),
                 Ok(manifest) => {
-                    let known = writers
-                        .as_ref()
-                        .is_none_or(|all| all.contains(&manifest.signer));
+                    let known = writers.as_ref().is_none_or(|all| all.contains(&manifest.signer));
                     if !known {
                         self.note(&key, "it is signed by a writer that was never certified");
                     }
@@ -197,12 +164,7 @@ impl<'a> Check<'a> {
         for manifest in &manifests {
             let [first, last] = manifest.body.wal.clone();
             let backup = manifest.body.name.clone();
-            self.needed_wal.push(NeededWal {
-                stream,
-                backup,
-                first,
-                last,
-            });
+            self.needed_wal.push(NeededWal { stream, backup, first, last });
             self.check_objects(stream, manifest).await?;
         }
         self.find_orphans(stream);
@@ -215,10 +177,8 @@ impl<'a> Check<'a> {
 
     /// Every predecessor must be there and be the one that was meant.
     fn check_chain(&mut self, stream: StreamId, manifests: &[Manifest]) -> Outcome<()> {
-        let digests: BTreeMap<&str, Digest> = manifests
-            .iter()
-            .map(|one| (one.body.name.as_str(), one.digest))
-            .collect();
+        let digests: BTreeMap<&str, Digest> =
+            manifests.iter().map(|one| (one.body.name.as_str(), one.digest)).collect();
         for manifest in manifests {
             let Some(predecessor) = &manifest.body.predecessor else {
                 continue;
@@ -239,10 +199,7 @@ impl<'a> Check<'a> {
         let name = &manifest.body.name;
         for page in &manifest.body.object_table {
             let key = layout::content(stream, ObjectType::ObjectTable, page)?;
-            self.needed
-                .entry(key.clone())
-                .or_default()
-                .insert(name.clone());
+            self.needed.entry(key.clone()).or_default().insert(name.clone());
             let entries = match self.repository.store().get(&key).await {
                 Ok(bytes) => ObjectTable::decode(page, &bytes),
                 Err(failure) => Err(failure),
@@ -256,10 +213,7 @@ impl<'a> Check<'a> {
             };
             for entry in entries {
                 let key = layout::content(stream, entry.kind, &entry.digest)?;
-                self.needed
-                    .entry(key.clone())
-                    .or_default()
-                    .insert(name.clone());
+                self.needed.entry(key.clone()).or_default().insert(name.clone());
                 match self.present.get(&key) {
                     None => self.note(&key, "the object is missing"),
                     Some(stat) if stat.size != entry.size => {
@@ -285,10 +239,7 @@ impl<'a> Check<'a> {
             .cloned()
             .collect();
         for key in orphans {
-            self.leftover(
-                &key,
-                "no backup needs it: one that runs now, or that was cut off",
-            );
+            self.leftover(&key, "no backup needs it: one that runs now, or that was cut off");
         }
     }
 
@@ -351,11 +302,8 @@ impl<'a> Check<'a> {
 
     /// Reads every byte of every object and compares it with the object's own SHA-256.
     async fn read_everything(&mut self) -> Outcome<()> {
-        let objects: Vec<(Key, u64)> = self
-            .present
-            .iter()
-            .map(|(key, stat)| (key.clone(), stat.size))
-            .collect();
+        let objects: Vec<(Key, u64)> =
+            self.present.iter().map(|(key, stat)| (key.clone(), stat.size)).collect();
         self.reporter.start("reading objects", self.report.bytes);
         for (key, size) in objects {
             self.cancel.check()?;
@@ -401,8 +349,5 @@ fn own_vault(header: &object::Header, repository: &Repository) -> Outcome<()> {
     if header.vault == repository.vault().id {
         return Ok(());
     }
-    Err(Failure::new(
-        Code::ObjectDamaged,
-        "it belongs to another vault",
-    ))
+    Err(Failure::new(Code::ObjectDamaged, "it belongs to another vault"))
 }

@@ -50,10 +50,7 @@ enum Found {
 pub fn create(access: &Access<'_>) -> Outcome<CreateReport> {
     let mut present: Vec<Repository> = Vec::new();
     let mut missing: Vec<(RegionName, Store)> = Vec::new();
-    let mut report = CreateReport {
-        regions: Vec::new(),
-        recovery_key: None,
-    };
+    let mut report = CreateReport { regions: Vec::new(), recovery_key: None };
     for name in access.region_names() {
         match access.blocking.run(look(access, name)) {
             Ok(Found::Repository(repository)) => {
@@ -69,12 +66,11 @@ pub fn create(access: &Access<'_>) -> Outcome<CreateReport> {
         return report.or_failure(present.is_empty());
     }
     let secrets = match present.first() {
-        Some(repository) => access
-            .blocking
-            .run(repository.open_secrets(&access.openers()?))
-            .map_err(|failure| {
+        Some(repository) => {
+            access.blocking.run(repository.open_secrets(&access.openers()?)).map_err(|failure| {
                 failure.within("another region must be made, and its vault has to be opened")
-            })?,
+            })?
+        }
         None => VaultSecrets::create(access.environment, encryption_of(access))?,
     };
     let keys = match present.first() {
@@ -83,26 +79,18 @@ pub fn create(access: &Access<'_>) -> Outcome<CreateReport> {
     };
     for (name, store) in missing {
         let place = store.location().display();
-        let made = access
-            .blocking
-            .run(make(access, &name, store, &secrets, &keys));
+        let made = access.blocking.run(make(access, &name, store, &secrets, &keys));
         let outcome = made.map_or_else(RegionOutcome::Failed, |()| RegionOutcome::Created);
         report.add(&name, place, outcome);
     }
-    let none = report
-        .regions
-        .iter()
-        .all(|region| matches!(region.outcome, RegionOutcome::Failed(_)));
+    let none =
+        report.regions.iter().all(|region| matches!(region.outcome, RegionOutcome::Failed(_)));
     report.or_failure(none)
 }
 
 impl CreateReport {
     fn add(&mut self, region: &RegionName, place: String, outcome: RegionOutcome) {
-        self.regions.push(RegionReport {
-            region: region.to_string(),
-            place,
-            outcome,
-        });
+        self.regions.push(RegionReport { region: region.to_string(), place, outcome });
     }
 
     fn or_failure(self, nothing: bool) -> Outcome<Self> {
@@ -214,10 +202,8 @@ fn new_slots(
         }
     }
     if openers.is_empty() {
-        return Err(
-            Failure::new(Code::SpecInvalid, "no slot of the spec can be made")
-                .hint("Add a passphrase, a key_file or `recovery_key: {}` to encryption.slots."),
-        );
+        return Err(Failure::new(Code::SpecInvalid, "no slot of the spec can be made")
+            .hint("Add a passphrase, a key_file or `recovery_key: {}` to encryption.slots."));
     }
     let mut objects = Vec::new();
     for (number, (opener, label)) in (1..).zip(&openers) {
@@ -231,10 +217,8 @@ fn new_slots(
 
 fn refuse_empty(bytes: &[u8], what: &str) -> Outcome<()> {
     if bytes.iter().all(u8::is_ascii_whitespace) {
-        return Err(
-            Failure::new(Code::SecretUnavailable, format!("the {what} is empty"))
-                .hint("Put a long random text into it, then run the command again."),
-        );
+        return Err(Failure::new(Code::SecretUnavailable, format!("the {what} is empty"))
+            .hint("Put a long random text into it, then run the command again."));
     }
     Ok(())
 }
@@ -266,10 +250,7 @@ async fn make(
         access.environment.failpoints().hit("create.slot")?;
         store.create_verified(key, bytes.clone()).await?;
     }
-    access
-        .environment
-        .failpoints()
-        .hit("create.before_format")?;
+    access.environment.failpoints().hit("create.before_format")?;
     let created_at: Timestamp = access.environment.clock().now();
     let format = FormatBody {
         lifeboat_repository: 1,
@@ -278,9 +259,7 @@ async fn make(
         created_at,
         exclusive_create,
     };
-    Repository::create(store, format, &secrets.root()?)
-        .await
-        .map(|_| ())
+    Repository::create(store, format, &secrets.root()?).await.map(|_| ())
 }
 
 /// Slots of a `repo create` that died before `format`: their vault was never used.

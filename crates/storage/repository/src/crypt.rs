@@ -57,9 +57,7 @@ pub fn derive(secret: &[u8], salt: &[u8], purpose: &str) -> SecretKey {
     let mut key = Zeroizing::new([0; KEY_BYTES]);
     let prk = hkdf::Salt::new(hkdf::HKDF_SHA256, salt).extract(secret);
     let info = [purpose.as_bytes()];
-    let filled = prk
-        .expand(&info, Length(KEY_BYTES))
-        .and_then(|okm| okm.fill(key.as_mut()));
+    let filled = prk.expand(&info, Length(KEY_BYTES)).and_then(|okm| okm.fill(key.as_mut()));
     // HKDF fails only for outputs above 255 hash lengths.
     debug_assert!(filled.is_ok());
     key
@@ -96,9 +94,7 @@ impl Aead {
 
     /// Decrypts in place; `None` if the bytes, the position or the key are not the right ones.
     pub fn open<'a>(&self, counter: u32, aad: &[u8], buffer: &'a mut [u8]) -> Option<&'a mut [u8]> {
-        self.0
-            .open_in_place(nonce(counter), Aad::from(aad), buffer)
-            .ok()
+        self.0.open_in_place(nonce(counter), Aad::from(aad), buffer).ok()
     }
 }
 
@@ -114,9 +110,8 @@ pub type PublicKey = [u8; 32];
 /// The public key of an X25519 private key.
 pub fn public_of(private: &SecretKey) -> Outcome<PublicKey> {
     let key = agreement_key(private)?;
-    let public = key
-        .compute_public_key()
-        .map_err(|_| Failure::new(Code::Internal, "X25519 failed"))?;
+    let public =
+        key.compute_public_key().map_err(|_| Failure::new(Code::Internal, "X25519 failed"))?;
     public
         .as_ref()
         .try_into()
@@ -172,12 +167,9 @@ fn shared_key(
 ) -> Outcome<SecretKey> {
     let failed = Failure::new(Code::ObjectDamaged, "a public key is not valid");
     let salt = [ephemeral.as_slice(), recipient.as_slice()].concat();
-    agree(
-        &agreement_key(private)?,
-        UnparsedPublicKey::new(&X25519, peer),
-        failed,
-        |secret| Ok(derive(secret, &salt, "lifeboat/1/wrap")),
-    )
+    agree(&agreement_key(private)?, UnparsedPublicKey::new(&X25519, peer), failed, |secret| {
+        Ok(derive(secret, &salt, "lifeboat/1/wrap"))
+    })
 }
 
 /// An Ed25519 key pair.

@@ -90,19 +90,12 @@ impl<'a> Cursor<'a> {
 
     /// Fails unless everything was read.
     pub fn end(&self) -> Outcome<()> {
-        if self.rest.is_empty() {
-            Ok(())
-        } else {
-            Err(self.damaged("bytes follow its end"))
-        }
+        if self.rest.is_empty() { Ok(()) } else { Err(self.damaged("bytes follow its end")) }
     }
 
     /// A failure that names the structure.
     pub fn damaged(&self, why: &str) -> Failure {
-        Failure::new(
-            Code::ObjectDamaged,
-            format!("{} is damaged: {why}", self.what),
-        )
+        Failure::new(Code::ObjectDamaged, format!("{} is damaged: {why}", self.what))
     }
 }
 

@@ -42,10 +42,7 @@ pub async fn enroll(
             Err(failure) => return Err(failure.within("certifying this host's writer key")),
         }
     }
-    Err(Failure::new(
-        Code::ObjectConflict,
-        "no free number for a certificate was found",
-    ))
+    Err(Failure::new(Code::ObjectConflict, "no free number for a certificate was found"))
 }
 
 /// The newest binding of a database that any region knows.
@@ -82,14 +79,7 @@ pub async fn bind(
         return Ok(writer_stream(secrets, &binding));
     }
     let incarnation = Incarnation::FIRST;
-    grant(
-        environment,
-        regions,
-        secrets,
-        database,
-        (system_identifier, incarnation),
-    )
-    .await
+    grant(environment, regions, secrets, database, (system_identifier, incarnation)).await
 }
 
 /// Grants an incarnation: from now on it alone may write; all earlier ones are refused.
@@ -100,9 +90,7 @@ pub async fn grant(
     database: &str,
     (system_identifier, incarnation): (u64, Incarnation),
 ) -> Outcome<WriterStream> {
-    let number = newest_binding(regions, database)
-        .await?
-        .map_or(1, |newest| newest.number + 1);
+    let number = newest_binding(regions, database).await?.map_or(1, |newest| newest.number + 1);
     let body = BindingBody {
         database: database.to_owned(),
         system_identifier,
@@ -112,23 +100,13 @@ pub async fn grant(
     };
     let key = layout::binding(database, number)?;
     let root = secrets.root()?;
-    let bytes = encode_body(
-        secrets.vault(),
-        &key,
-        ObjectType::Binding,
-        &body,
-        Some(&root),
-    )?;
-    regions
-        .create_verified(&key, &bytes)
-        .await
-        .map_err(|failure| {
-            if failure.code() == Code::ObjectConflict {
-                return failure
-                    .hint("Somebody bound this database just now: run the command again.");
-            }
-            failure.within(format!("binding {database}"))
-        })?;
+    let bytes = encode_body(secrets.vault(), &key, ObjectType::Binding, &body, Some(&root))?;
+    regions.create_verified(&key, &bytes).await.map_err(|failure| {
+        if failure.code() == Code::ObjectConflict {
+            return failure.hint("Somebody bound this database just now: run the command again.");
+        }
+        failure.within(format!("binding {database}"))
+    })?;
     Ok(writer_stream(secrets, &Binding { number, body }))
 }
 

@@ -38,11 +38,7 @@ pub fn stream(stream: StreamId) -> String {
 
 /// A content-named object: `streams/STREAM/packs/ab/abcdef…`.
 pub fn content(stream: StreamId, kind: ObjectType, digest: &Digest) -> Outcome<Key> {
-    let folder = if kind == ObjectType::Pack {
-        "packs"
-    } else {
-        "maps"
-    };
+    let folder = if kind == ObjectType::Pack { "packs" } else { "maps" };
     let name = digest.to_string();
     Key::new(format!("streams/{stream}/{folder}/{}/{name}", &name[..2]))
 }
@@ -66,9 +62,7 @@ pub fn wal(stream: StreamId, file: &str) -> Outcome<Key> {
 /// A part of a large segment: `….part-00000000`.
 pub fn wal_part(stream: StreamId, file: &str, part: u32) -> Outcome<Key> {
     let timeline = file.get(..8).unwrap_or_default();
-    Key::new(format!(
-        "streams/{stream}/wal/{timeline}/{file}.part-{part:08x}"
-    ))
+    Key::new(format!("streams/{stream}/wal/{timeline}/{file}.part-{part:08x}"))
 }
 
 /// The folder of a timeline's WAL.

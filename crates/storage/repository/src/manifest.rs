@@ -228,42 +228,26 @@ impl Manifest {
     pub fn decode(key: &Key, bytes: &Bytes) -> Outcome<Self> {
         let named = decode_named(ObjectType::Manifest, key, bytes)?;
         let damaged = |why: String| {
-            Failure::new(
-                Code::ObjectDamaged,
-                format!("manifest {key} is damaged: {why}"),
-            )
+            Failure::new(Code::ObjectDamaged, format!("manifest {key} is damaged: {why}"))
         };
         if named.body.len() > MANIFEST_BYTES_MAX {
-            return Err(Failure::new(
-                Code::LimitExceeded,
-                format!("manifest {key} is too large"),
-            ));
+            return Err(Failure::new(Code::LimitExceeded, format!("manifest {key} is too large")));
         }
         let body: ManifestBody =
             serde_json::from_slice(&named.body).map_err(|error| damaged(error.to_string()))?;
         if !key.as_str().ends_with(&format!("/{}", body.name)) {
             return Err(damaged("it names another manifest".to_owned()));
         }
-        let signer = named
-            .signer
-            .ok_or_else(|| damaged("it is not signed".to_owned()))?;
-        Ok(Self {
-            digest: Digest::of(bytes),
-            body,
-            signer,
-        })
+        let signer = named.signer.ok_or_else(|| damaged("it is not signed".to_owned()))?;
+        Ok(Self { digest: Digest::of(bytes), body, signer })
     }
 
     /// Opens the description.
     pub fn description(&self, keys: &StreamKeys) -> Outcome<Description> {
         let name = &self.body.name;
         let key = layout::manifest(keys.stream(), name)?;
-        let damaged = || {
-            Failure::new(
-                Code::ObjectDamaged,
-                format!("the description of {name} is damaged"),
-            )
-        };
+        let damaged =
+            || Failure::new(Code::ObjectDamaged, format!("the description of {name} is damaged"));
         let sealed = STANDARD.decode(&self.body.sealed).map_err(|_| damaged())?;
         let plain = keys.open_metadata(ObjectType::Manifest, key.as_str().as_bytes(), &sealed)?;
         serde_json::from_slice(&plain).map_err(|error| damaged().because(error))

@@ -99,10 +99,7 @@ pub struct Coding {
 
 impl Coding {
     /// Neither compressed nor sealed.
-    pub const PLAIN: Self = Self {
-        codec: 0,
-        sealing: 0,
-    };
+    pub const PLAIN: Self = Self { codec: 0, sealing: 0 };
 }
 
 /// The first 64 bytes of every object.
@@ -154,10 +151,7 @@ impl Header {
         };
         let vault = VaultId(cursor.array()?);
         let stream = StreamId(cursor.array()?);
-        let coding = Coding {
-            codec: cursor.u8()?,
-            sealing: cursor.u8()?,
-        };
+        let coding = Coding { codec: cursor.u8()?, sealing: cursor.u8()? };
         let reserved = cursor.u16()?;
         let dictionary = cursor.u32()?;
         if version == 0 || reserved != 0 || coding.codec > 1 || coding.sealing > 1 {
@@ -166,13 +160,7 @@ impl Header {
         if dictionary != 0 {
             return Err(newer(version, features));
         }
-        Ok(Self {
-            kind,
-            vault,
-            stream,
-            coding,
-            body_bytes: cursor.u64()?,
-        })
+        Ok(Self { kind, vault, stream, coding, body_bytes: cursor.u64()? })
     }
 }
 
@@ -235,11 +223,7 @@ pub fn decode_named(kind: ObjectType, key: &Key, bytes: &Bytes) -> Outcome<Named
 /// As [`decode_named`], for a reader that takes any type.
 pub fn decode_any(key: &Key, bytes: &Bytes) -> Outcome<Named> {
     let header = Header::decode(bytes).map_err(|failure| failure.within(key))?;
-    let Some(end) = bytes
-        .len()
-        .checked_sub(TRAILER_BYTES)
-        .filter(|end| *end > HEADER_BYTES)
-    else {
+    let Some(end) = bytes.len().checked_sub(TRAILER_BYTES).filter(|end| *end > HEADER_BYTES) else {
         return Err(damaged(key, "it is too short"));
     };
     if crypt::sha256(&bytes[..end]) != bytes[end..] {
@@ -256,11 +240,7 @@ pub fn decode_any(key: &Key, bytes: &Bytes) -> Outcome<Named> {
         .ok()
         .and_then(|length| start.checked_add(length))
         .filter(|body_end| {
-            let block = if signed == 1 {
-                SIGNATURE_BLOCK_BYTES
-            } else {
-                0
-            };
+            let block = if signed == 1 { SIGNATURE_BLOCK_BYTES } else { 0 };
             signed <= 1 && body_end.checked_add(block) == Some(end)
         })
     else {
@@ -278,11 +258,7 @@ pub fn decode_any(key: &Key, bytes: &Bytes) -> Outcome<Named> {
     } else {
         None
     };
-    Ok(Named {
-        header,
-        body: bytes.slice(start..body_end),
-        signer,
-    })
+    Ok(Named { header, body: bytes.slice(start..body_end), signer })
 }
 
 /// Checks a content-named object against the digest in its name and takes off its header.

@@ -28,10 +28,8 @@ impl Regions {
     /// Puts together what was opened; at least one must answer, and all must be one vault.
     pub fn new(repositories: Vec<Repository>, skipped: Vec<Skipped>) -> Outcome<Self> {
         let Some(first) = repositories.first() else {
-            let mut failure = Failure::new(
-                Code::StoreUnavailable,
-                "no repository of the spec can be used",
-            );
+            let mut failure =
+                Failure::new(Code::StoreUnavailable, "no repository of the spec can be used");
             for skipped in &skipped {
                 failure = failure.detail(format!("{}: {}", skipped.region, skipped.failure));
             }
@@ -41,19 +39,13 @@ impl Regions {
                 Err(_) => failure.hint("Start with the first region of the list."),
             });
         };
-        if let Some(other) = repositories
-            .iter()
-            .find(|other| other.vault() != first.vault())
-        {
+        if let Some(other) = repositories.iter().find(|other| other.vault() != first.vault()) {
             let (one, two) = (first.region(), other.region());
             let message = format!("the repositories of {one} and {two} belong to two vaults");
             return Err(Failure::new(Code::VaultMismatch, message)
                 .hint("One of the URLs in the spec is wrong; nothing was written."));
         }
-        Ok(Self {
-            repositories,
-            skipped,
-        })
+        Ok(Self { repositories, skipped })
     }
 
     /// The vault of all of them.
@@ -110,10 +102,9 @@ impl Regions {
                     refused = Some(failure);
                     kept.push(repository);
                 }
-                Err(failure) => self.skipped.push(Skipped {
-                    region: repository.region().to_owned(),
-                    failure,
-                }),
+                Err(failure) => {
+                    self.skipped.push(Skipped { region: repository.region().to_owned(), failure })
+                }
             }
         }
         self.repositories = kept;
@@ -125,14 +116,9 @@ impl Regions {
     }
 
     fn none_left(&self) -> Failure {
-        let lines = self
-            .skipped
-            .iter()
-            .map(|skipped| format!("{}: {}", skipped.region, skipped.failure));
-        let code = self
-            .skipped
-            .last()
-            .map_or(Code::StoreUnavailable, |last| last.failure.code());
+        let lines =
+            self.skipped.iter().map(|skipped| format!("{}: {}", skipped.region, skipped.failure));
+        let code = self.skipped.last().map_or(Code::StoreUnavailable, |last| last.failure.code());
         Failure::new(code, "no repository took the object")
             .details(lines)
             .hint("Nothing that is listed as a backup was lost; run the command again.")
@@ -141,20 +127,10 @@ impl Regions {
     /// A failure that names what was skipped, for exit code 5; `None` if nothing was.
     pub fn partial(&self) -> Option<Failure> {
         let first = self.skipped.first()?;
-        let names: Vec<&str> = self
-            .skipped
-            .iter()
-            .map(|skipped| skipped.region.as_str())
-            .collect();
-        let failure = Failure::new(
-            Code::RegionSkipped,
-            format!("skipped region {}", names.join(", ")),
-        )
-        .details(
-            self.skipped
-                .iter()
-                .map(|one| format!("{}: {}", one.region, one.failure)),
-        );
+        let names: Vec<&str> = self.skipped.iter().map(|skipped| skipped.region.as_str()).collect();
+        let failure =
+            Failure::new(Code::RegionSkipped, format!("skipped region {}", names.join(", ")))
+                .details(self.skipped.iter().map(|one| format!("{}: {}", one.region, one.failure)));
         Some(match first.failure.hint_text() {
             Some(hint) => failure.hint(hint.to_owned()),
             None => failure,

@@ -76,12 +76,9 @@ impl Repository {
         };
         let unreadable = |failure: Failure| match failure.code() {
             Code::FormatNewer => failure.within(&place),
-            _ => Failure::new(
-                Code::FormatUnreadable,
-                format!("cannot read `format` of {place}"),
-            )
-            .because(failure)
-            .hint("Nothing was written. Compare with another region's `format`."),
+            _ => Failure::new(Code::FormatUnreadable, format!("cannot read `format` of {place}"))
+                .because(failure)
+                .hint("Nothing was written. Compare with another region's `format`."),
         };
         let named = decode_named(ObjectType::Format, &key, &bytes).map_err(unreadable)?;
         let format: FormatBody = parse(&key, &named.body).map_err(unreadable)?;
@@ -138,20 +135,14 @@ impl Repository {
             .map(|(key, _)| key.as_str().to_owned())
             .collect();
         let mut slots = Vec::new();
-        for name in names
-            .iter()
-            .filter(|name| !names.contains(&format!("{name}-removed")))
-        {
+        for name in names.iter().filter(|name| !names.contains(&format!("{name}-removed"))) {
             let Some(number) = number_after(name, "keys/slot-") else {
                 continue;
             };
             let key = Key::new(name.clone())?;
             let bytes = self.store.get(&key).await?;
             let named = decode_named(ObjectType::Slot, &key, &bytes)?;
-            slots.push(Slot {
-                number,
-                body: parse(&key, &named.body)?,
-            });
+            slots.push(Slot { number, body: parse(&key, &named.body)? });
         }
         Ok(slots)
     }
@@ -160,10 +151,7 @@ impl Repository {
     pub async fn next_key_number(&self, prefix: &str) -> Outcome<u32> {
         let keys = self.store.list("keys/").await?;
         let numbers = keys.iter().filter_map(|(key, _)| {
-            number_after(
-                key.as_str().trim_end_matches("-removed"),
-                &format!("keys/{prefix}"),
-            )
+            number_after(key.as_str().trim_end_matches("-removed"), &format!("keys/{prefix}"))
         });
         Ok(numbers.max().unwrap_or(0) + 1)
     }
@@ -178,22 +166,15 @@ impl Repository {
                 }
             }
         }
-        let kinds: Vec<String> = slots
-            .iter()
-            .map(|slot| format!("{:?}", slot.body.kind))
-            .collect();
+        let kinds: Vec<String> = slots.iter().map(|slot| format!("{:?}", slot.body.kind)).collect();
         let place = self.store.location().display();
         if openers.is_empty() {
             let message = format!("nothing at hand opens the vault of {place}");
             return Err(Failure::new(Code::KeyUnavailable, message)
                 .hint(format!("Its slots are: {}.", kinds.join(", "))));
         }
-        Err(
-            Failure::new(Code::PassphraseWrong, format!("no slot of {place} opens")).hint(format!(
-                "What was given fits none of its slots: {}.",
-                kinds.join(", ")
-            )),
-        )
+        Err(Failure::new(Code::PassphraseWrong, format!("no slot of {place} opens"))
+            .hint(format!("What was given fits none of its slots: {}.", kinds.join(", "))))
     }
 
     /// Certificates of all writers, in the order of their issue; each signed by the root.
@@ -246,10 +227,7 @@ impl Repository {
         let bytes = self.store.get(key).await?;
         let named = decode_named(ObjectType::Binding, key, &bytes)?;
         self.check_root(key, named.signer)?;
-        Ok(Binding {
-            number,
-            body: parse::<BindingBody>(key, &named.body)?,
-        })
+        Ok(Binding { number, body: parse::<BindingBody>(key, &named.body)? })
     }
 
     /// Names of all databases that were ever bound.
@@ -299,13 +277,7 @@ pub fn encode_body(
         Failure::new(Code::Internal, format!("{key} cannot be encoded")).because(error)
     })?;
     let stream = StreamId::default();
-    let header = Header {
-        kind,
-        vault: vault.id,
-        stream,
-        coding: Coding::PLAIN,
-        body_bytes: 0,
-    };
+    let header = Header { kind, vault: vault.id, stream, coding: Coding::PLAIN, body_bytes: 0 };
     Ok(encode_named(header, key, &json, signer))
 }
 
@@ -318,9 +290,7 @@ pub(crate) fn parse<T: DeserializeOwned>(key: &Key, body: &[u8]) -> Outcome<T> {
 
 fn number_after(name: &str, prefix: &str) -> Option<u32> {
     let digits = name.strip_prefix(prefix)?;
-    u32::from_str_radix(digits, 16)
-        .ok()
-        .filter(|_| digits.len() == 8)
+    u32::from_str_radix(digits, 16).ok().filter(|_| digits.len() == 8)
 }
 
 /// Removes a slot: the removal is signed and stays, the slot itself goes.
@@ -331,13 +301,7 @@ pub async fn remove_slot(repository: &Repository, root: &SigningKey, number: u32
     }
     let key = layout::slot_removal(number)?;
     let kind = ObjectType::SlotRemoval;
-    let bytes = encode_body(
-        repository.vault(),
-        &key,
-        kind,
-        &Removal { slot: number },
-        Some(root),
-    )?;
+    let bytes = encode_body(repository.vault(), &key, kind, &Removal { slot: number }, Some(root))?;
     repository.store().create_verified(&key, bytes).await?;
     repository.store().delete(&layout::slot(number)?).await
 }

@@ -43,13 +43,7 @@ impl SessionBody {
             Failure::new(Code::Internal, "a session cannot be encoded").because(error)
         })?;
         let kind = ObjectType::Session;
-        let header = Header {
-            kind,
-            vault,
-            stream,
-            coding: Coding::PLAIN,
-            body_bytes: 0,
-        };
+        let header = Header { kind, vault, stream, coding: Coding::PLAIN, body_bytes: 0 };
         let bytes = encode_named(header, &key, &json, Some(signer));
         Ok((key, bytes))
     }

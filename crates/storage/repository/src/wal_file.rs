@@ -90,16 +90,9 @@ pub fn encode(
     level: i32,
     file: &WalContent<'_>,
 ) -> Outcome<Bytes> {
-    let WalContent {
-        plain,
-        digest,
-        facts,
-    } = *file;
+    let WalContent { plain, digest, facts } = *file;
     if plain.len() > PART_BYTES {
-        return Err(Failure::new(
-            Code::ObjectTooLarge,
-            format!("{key} is too large for a part"),
-        ));
+        return Err(Failure::new(Code::ObjectTooLarge, format!("{key} is too large for a part")));
     }
     let internal = |what: &str| Failure::new(Code::Internal, format!("{what} failed"));
     let sealed = keys.new_object_key(environment)?;
@@ -122,11 +115,7 @@ pub fn encode(
             Ok(length) if length < frame.len() => (&scratch[..length], true),
             _ => (frame, false),
         };
-        let tag_bytes = if sealed.aead.is_some() {
-            crate::crypt::TAG_BYTES
-        } else {
-            0
-        };
+        let tag_bytes = if sealed.aead.is_some() { crate::crypt::TAG_BYTES } else { 0 };
         body.extend_from_slice(&((stored.len() + tag_bytes) as u32).to_le_bytes());
         body.push(u8::from(compressed));
         let start = body.len();
@@ -166,23 +155,13 @@ fn read_head(
         return Err(cursor.damaged("it claims to be longer than a part may be"));
     }
     let digest = cursor.array()?;
-    let wrapped = Wrapped {
-        ephemeral: cursor.array()?,
-        key: cursor.array::<WRAPPED_BYTES>()?,
-    };
+    let wrapped = Wrapped { ephemeral: cursor.array()?, key: cursor.array::<WRAPPED_BYTES>()? };
     let facts_bytes = cursor.count(FACTS_BYTES_MAX)?;
     let sealed = cursor.take(facts_bytes)?;
     let facts = keys.open_metadata(kind, key.as_str().as_bytes(), sealed)?;
     let facts: WalFacts = serde_json::from_slice(&facts)
         .map_err(|_| cursor.damaged("its facts are not well formed"))?;
-    Ok((
-        WalHead {
-            plain_bytes,
-            digest,
-            facts,
-        },
-        wrapped,
-    ))
+    Ok((WalHead { plain_bytes, digest, facts }, wrapped))
 }
 
 /// Reads the head from the first bytes of an object ([`WAL_HEAD_BYTES`], or all of it where
@@ -255,10 +234,7 @@ pub fn decode(
     let (head, wrapped) = read_head(keys, kind, key, &mut cursor)?;
     let aead = read_key.open(keys.vault(), &wrapped)?;
     if aead.is_none() && keys.vault().encryption != Encryption::None {
-        return Err(Failure::new(
-            Code::KeyUnavailable,
-            "no key that reads WAL is open",
-        ));
+        return Err(Failure::new(Code::KeyUnavailable, "no key that reads WAL is open"));
     }
     let total = head.plain_bytes as usize;
     let frames = cursor.count(FRAMES_MAX)?;
@@ -299,10 +275,7 @@ pub fn decode(
     let of_content = kind != ObjectType::SegmentHead;
     let wrong = aead.is_none() && of_content && keys.content_digest(&plain) != head.digest;
     if done != total || wrong {
-        return Err(Failure::new(
-            Code::ObjectDamaged,
-            format!("{key} is damaged: wrong content"),
-        ));
+        return Err(Failure::new(Code::ObjectDamaged, format!("{key} is damaged: wrong content")));
     }
     Ok((head, plain))
 }

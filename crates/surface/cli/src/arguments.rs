@@ -12,12 +12,7 @@ use crate::commands::Command;
 /// Standard output carries data, standard error the rest. Exit codes: 0 done, 1 failed, 2 usage
 /// or spec, 3 damage found, 4 refused for safety, 5 partial, 130 interrupted.
 #[derive(Debug, Parser)]
-#[command(
-    name = "lifeboat",
-    version,
-    max_term_width = 100,
-    disable_help_subcommand = true
-)]
+#[command(name = "lifeboat", version, max_term_width = 100, disable_help_subcommand = true)]
 pub struct Arguments {
     #[command(flatten)]
     pub global: Global,
@@ -49,10 +44,7 @@ pub struct Global {
 /// The words of a raw command line that are neither flags nor values of global flags.
 pub fn command_words(arguments: &[OsString]) -> Vec<&str> {
     let mut words = Vec::new();
-    let mut rest = arguments
-        .iter()
-        .skip(1)
-        .filter_map(|argument| argument.to_str());
+    let mut rest = arguments.iter().skip(1).filter_map(|argument| argument.to_str());
     while let Some(argument) = rest.next() {
         match argument {
             "--spec" | "--here" => drop(rest.next()),

@@ -57,6 +57,7 @@ pub fn run(command: Command, context: &Context, output: Output) -> Outcome<u8> {
         Command::Backups(Backups::Show(args)) => print(output, backups::show::run(&args, context)),
         Command::Wal(Wal::Push(args)) => print(output, wal::push::run(&args, context)),
         Command::Wal(Wal::Fetch(args)) => print(output, wal::fetch::run(&args, context)),
+        Command::Wal(Wal::Status(args)) => print(output, wal::status::run(&args, context)),
         Command::Wal(Wal::Prefetch(args)) => print(output, wal::prefetch::run(&args, context)),
         Command::Schema(_) => print(output, schema::run()),
         Command::Completions(args) => print(output, completions::run(&args)),
@@ -66,7 +67,5 @@ pub fn run(command: Command, context: &Context, output: Output) -> Outcome<u8> {
 fn print<R: Report>(output: Output, result: Outcome<R>) -> Outcome<u8> {
     let report = result?;
     output.report(&report)?;
-    Ok(report
-        .failure()
-        .map_or(0, |failure| failure.kind().exit_code()))
+    Ok(report.failure().map_or(0, |failure| failure.kind().exit_code()))
 }

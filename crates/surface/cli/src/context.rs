@@ -24,12 +24,7 @@ impl Context {
     /// Prepares the world; opens and reads nothing.
     pub fn new(environment: Environment, global: Global, cancel: Cancel) -> Self {
         let reporter = progress::reporter(&environment, &global);
-        Self {
-            environment,
-            global,
-            cancel,
-            reporter,
-        }
+        Self { environment, global, cancel, reporter }
     }
 
     /// The region in which this process runs, if it was said.

@@ -35,11 +35,7 @@ impl Promise {
 
     /// The code for a command that printed its result and asks for `code`.
     pub fn success(self, code: u8) -> u8 {
-        if code == 0 {
-            0
-        } else {
-            self.without_answer(code)
-        }
+        if code == 0 { 0 } else { self.without_answer(code) }
     }
 
     /// The code for a command that failed.

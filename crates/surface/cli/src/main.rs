@@ -6,6 +6,7 @@ mod arguments;
 mod commands;
 mod context;
 mod exit;
+mod keyring;
 mod output;
 mod progress;
 mod shell;

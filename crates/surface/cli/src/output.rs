@@ -42,11 +42,8 @@ impl Output {
 
     /// Prints the result of a command, and what is not well with it.
     pub fn report<R: Report>(self, report: &R) -> Outcome<()> {
-        let printed = if self.json {
-            print_json(&report_document(report))
-        } else {
-            print(&report.text())
-        };
+        let printed =
+            if self.json { print_json(&report_document(report)) } else { print(&report.text()) };
         printed.map_err(|error| {
             Failure::new(Code::LocalFile, "cannot write to standard output").because(error)
         })?;
@@ -76,9 +73,7 @@ impl Output {
         if self.json {
             self.failure(failure);
         } else {
-            self.event(&Event::Note {
-                message: format!("absent: {}", failure.message()),
-            });
+            self.event(&Event::Note { message: format!("absent: {}", failure.message()) });
         }
     }
 
@@ -88,11 +83,7 @@ impl Output {
             self.failure(&usage_failure(error));
         } else {
             let label = format!("error[{}]:", Code::Usage);
-            let text = error
-                .render()
-                .ansi()
-                .to_string()
-                .replacen("error:", &label, 1);
+            let text = error.render().ansi().to_string().replacen("error:", &label, 1);
             let _ = anstream::stderr().write_all(text.as_bytes());
         }
     }
@@ -119,11 +110,7 @@ fn forgive_broken_pipe(result: io::Result<()>) -> io::Result<()> {
 
 fn print(text: &str) -> io::Result<()> {
     let mut stdout = anstream::stdout().lock();
-    forgive_broken_pipe(
-        stdout
-            .write_all(text.as_bytes())
-            .and_then(|()| stdout.flush()),
-    )
+    forgive_broken_pipe(stdout.write_all(text.as_bytes()).and_then(|()| stdout.flush()))
 }
 
 fn print_json(document: &Value) -> io::Result<()> {
@@ -151,18 +138,10 @@ fn failure_value(failure: &Failure) -> Value {
 fn usage_failure(error: &clap::Error) -> Failure {
     let text = error.render().to_string();
     let mut lines = text.lines().map(str::trim).filter(|line| !line.is_empty());
-    let message = lines
-        .next()
-        .unwrap_or_default()
-        .trim_start_matches("error: ")
-        .to_owned();
+    let message = lines.next().unwrap_or_default().trim_start_matches("error: ").to_owned();
     Failure::new(Code::Usage, message)
         .hint("Run the command with --help to see what it takes.")
-        .details(
-            lines
-                .filter(|line| !line.starts_with("For more"))
-                .map(str::to_owned),
-        )
+        .details(lines.filter(|line| !line.starts_with("For more")).map(str::to_owned))
 }
 
 fn failure_text(failure: &Failure) -> String {
@@ -180,11 +159,7 @@ fn failure_text(failure: &Failure) -> String {
     if let Some(hint) = failure.hint_text() {
         text.push_str(&format!("  {} {hint}\n", emphasis("hint:")));
     }
-    text.push_str(&format!(
-        "  {} lifeboat explain {}\n",
-        emphasis("explain:"),
-        failure.code()
-    ));
+    text.push_str(&format!("  {} lifeboat explain {}\n", emphasis("explain:"), failure.code()));
     text
 }
 

@@ -51,10 +51,7 @@ struct Bar {
 
 impl Bar {
     fn new(output: Output) -> Self {
-        Self {
-            output,
-            bar: Mutex::new(ProgressBar::hidden()),
-        }
+        Self { output, bar: Mutex::new(ProgressBar::hidden()) }
     }
 }
 
@@ -109,13 +106,7 @@ struct Step {
 
 impl Lines {
     fn new(environment: Environment, output: Output, json: bool, every: Duration) -> Self {
-        Self {
-            environment,
-            output,
-            json,
-            every,
-            state: Mutex::default(),
-        }
+        Self { environment, output, json, every, state: Mutex::default() }
     }
 
     fn tell(&self, step: &mut Step, now: Duration) {
@@ -124,9 +115,7 @@ impl Lines {
         let event = if self.json {
             Event::Advanced { bytes }
         } else {
-            Event::Note {
-                message: progress_line(step, now),
-            }
+            Event::Note { message: progress_line(step, now) }
         };
         self.output.event(&event);
     }
@@ -145,18 +134,9 @@ impl Progress for Lines {
                 }
                 return;
             }
-            Event::Started {
-                step: name,
-                total_bytes,
-            } => {
+            Event::Started { step: name, total_bytes } => {
                 let (name, total_bytes) = (name.clone(), *total_bytes);
-                *step = Step {
-                    name,
-                    total_bytes,
-                    started: now,
-                    told: now,
-                    ..Step::default()
-                };
+                *step = Step { name, total_bytes, started: now, told: now, ..Step::default() };
             }
             // The sum of what a machine is told must be what was done.
             Event::Finished { .. } if step.untold_bytes > 0 => self.tell(&mut step, now),

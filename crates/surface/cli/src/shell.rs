@@ -96,9 +96,7 @@ fn start_log(global: &Global) {
         (false, 2) => LevelFilter::DEBUG,
         (false, _) => LevelFilter::TRACE,
     };
-    let log = tracing_subscriber::fmt()
-        .with_max_level(level)
-        .with_writer(std::io::stderr);
+    let log = tracing_subscriber::fmt().with_max_level(level).with_writer(std::io::stderr);
     if global.json {
         log.json().init();
     } else {
@@ -110,9 +108,7 @@ fn start_log(global: &Global) {
 fn tell_panic(output: Output, info: &PanicHookInfo<'_>) {
     let message = info.payload_as_str().unwrap_or("no message");
     let place = info.location().map(ToString::to_string).unwrap_or_default();
-    output.event(&Event::Warning {
-        message: format!("panic at {place}: {message}"),
-    });
+    output.event(&Event::Warning { message: format!("panic at {place}: {message}") });
 }
 
 /// Prints the failure of a command that panicked and returns its exit code.

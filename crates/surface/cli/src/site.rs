@@ -41,13 +41,7 @@ impl<'a> Site<'a> {
         }
         let origin = origin.canonicalize().unwrap_or(origin);
         let state = spec.state_directory(&origin, &context.environment)?;
-        Ok(Self {
-            context,
-            spec,
-            origin,
-            here,
-            state,
-        })
+        Ok(Self { context, spec, origin, here, state })
     }
 
     /// The world of the command.
@@ -92,10 +86,7 @@ impl<'a> Site<'a> {
         let mut databases = self.spec.databases();
         databases
             .find(|(_, database)| {
-                database
-                    .nodes
-                    .values()
-                    .any(|node| is_same(&node.data_directory, &here))
+                database.nodes.values().any(|node| is_same(&node.data_directory, &here))
             })
             .map(|(id, _)| id)
     }

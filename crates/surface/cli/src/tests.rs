@@ -32,9 +32,6 @@ fn every_command_shows_examples_of_itself() {
     for (name, mut command) in tree {
         let help = command.render_long_help().to_string();
         let (_, examples) = help.split_once("Examples:\n").expect(&name);
-        assert!(
-            examples.contains(&format!("  {name}")),
-            "{name}: {examples}"
-        );
+        assert!(examples.contains(&format!("  {name}")), "{name}: {examples}");
     }
 }

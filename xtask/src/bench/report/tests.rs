@@ -27,13 +27,7 @@ fn the_median_is_the_middle() {
 fn ratios_are_of_medians_and_of_pairs() {
     let rounds = rounds(&[(1.0, 2.0), (2.0, 8.0), (4.0, 4.0)]);
     let found = ratios(&rounds)["other"]["wall"];
-    assert_eq!(
-        found,
-        Ratios {
-            of_medians: 2.0,
-            median_of_pairs: 2.0
-        }
-    );
+    assert_eq!(found, Ratios { of_medians: 2.0, median_of_pairs: 2.0 });
     // Medians 2 and 4; pairs 2, 4 and 1.
     assert_eq!(medians(&rounds)["other"].wall_seconds, 4.0);
     assert!(!ratios(&rounds)["other"].contains_key("stored"));

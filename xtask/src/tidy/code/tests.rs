@@ -1,14 +1,8 @@
 use super::*;
 
 fn findings(path: &str, text: &str) -> Vec<String> {
-    let file = File {
-        path: path.to_owned(),
-        text: text.to_owned(),
-    };
-    check_file(&file)
-        .into_iter()
-        .map(|finding| finding.to_string())
-        .collect()
+    let file = File { path: path.to_owned(), text: text.to_owned() };
+    check_file(&file).into_iter().map(|finding| finding.to_string()).collect()
 }
 
 /// A function that is `lines` long, both braces counted.
@@ -20,10 +14,7 @@ fn function(lines: usize) -> String {
 fn functions_end_at_seventy_lines() {
     assert!(findings("crates/a/b/src/x.rs", &function(70)).is_empty());
     let found = findings("crates/a/b/src/x.rs", &function(71));
-    assert_eq!(
-        found,
-        ["crates/a/b/src/x.rs:1: fn long has 71 lines; the limit is 70"]
-    );
+    assert_eq!(found, ["crates/a/b/src/x.rs:1: fn long has 71 lines; the limit is 70"]);
     assert!(findings("crates/a/b/src/x/tests.rs", &function(71)).is_empty());
     assert!(findings("crates/a/b/src/tests/x.rs", &function(71)).is_empty());
 }
@@ -49,10 +40,7 @@ fn files_and_flows_have_their_limits() {
 #[test]
 fn empty_names_are_refused() {
     assert_eq!(findings("crates/a/b/src/lib.rs", "mod utils;\n").len(), 1);
-    assert_eq!(
-        findings("crates/a/b/src/lib.rs", "mod x { mod types {} }\n").len(),
-        1
-    );
+    assert_eq!(findings("crates/a/b/src/lib.rs", "mod x { mod types {} }\n").len(), 1);
     assert!(findings("crates/a/b/src/lib.rs", "mod units;\n").is_empty());
 }
 
@@ -74,32 +62,20 @@ fn allow_is_refused_wherever_it_hides() {
 fn serde_attributes_that_spoil_messages_are_refused() {
     let field = "struct A {\n    #[serde(default, flatten)]\n    b: B,\n}\n";
     assert_eq!(findings("crates/a/b/src/x.rs", field).len(), 1);
-    assert_eq!(
-        findings("crates/a/b/src/x.rs", "#[serde(untagged)]\nenum A {}\n").len(),
-        1
-    );
+    assert_eq!(findings("crates/a/b/src/x.rs", "#[serde(untagged)]\nenum A {}\n").len(), 1);
     assert!(findings("crates/a/b/src/x.rs", "#[serde(tag = \"t\")]\nenum A {}\n").is_empty());
 }
 
 #[test]
 fn unfinished_code_is_refused() {
     let unfinished = ["to", "do!()"].concat();
-    assert_eq!(
-        findings("crates/a/b/src/x.rs", &format!("fn a() {{ {unfinished} }}")).len(),
-        1
-    );
-    assert_eq!(
-        findings("crates/a/b/src/x.rs", "fn a() { unimplemented!() }").len(),
-        1
-    );
+    assert_eq!(findings("crates/a/b/src/x.rs", &format!("fn a() {{ {unfinished} }}")).len(), 1);
+    assert_eq!(findings("crates/a/b/src/x.rs", "fn a() { unimplemented!() }").len(), 1);
 }
 
 #[test]
 fn tests_inside_of_a_file_are_refused() {
-    assert_eq!(
-        findings("crates/a/b/src/x.rs", "#[cfg(test)]\nmod tests {}\n").len(),
-        1
-    );
+    assert_eq!(findings("crates/a/b/src/x.rs", "#[cfg(test)]\nmod tests {}\n").len(), 1);
     assert!(findings("crates/a/b/src/x.rs", "#[cfg(test)]\nmod tests;\n").is_empty());
 }
 

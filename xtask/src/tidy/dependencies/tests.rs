@@ -8,14 +8,8 @@ fn findings(user: &str, name: &str, kind: Option<&str>, path: Option<&str>) -> V
         path: path.map(|path| format!("/work/crates/{path}")),
     };
     let manifest_path = format!("/work/{user}/Cargo.toml");
-    let package = Package {
-        manifest_path,
-        dependencies: vec![dependency],
-    };
-    check(&[package])
-        .into_iter()
-        .map(|finding| finding.to_string())
-        .collect()
+    let package = Package { manifest_path, dependencies: vec![dependency] };
+    check(&[package]).into_iter().map(|finding| finding.to_string()).collect()
 }
 
 #[test]
@@ -36,60 +30,28 @@ fn a_crate_may_not_use_what_comes_after_it() {
 #[test]
 fn a_dev_dependency_may_not_point_below_either() {
     let used = Some("surface/cli");
-    assert_eq!(
-        findings("crates/storage/audit", "lifeboat-cli", Some("dev"), used).len(),
-        1
-    );
+    assert_eq!(findings("crates/storage/audit", "lifeboat-cli", Some("dev"), used).len(), 1);
 }
 
 #[test]
 fn assurance_is_for_tests() {
     let used = Some("assurance/testkit");
-    assert!(
-        findings(
-            "crates/storage/audit",
-            "lifeboat-testkit",
-            Some("dev"),
-            used
-        )
-        .is_empty()
-    );
-    assert_eq!(
-        findings("crates/storage/audit", "lifeboat-testkit", None, used).len(),
-        1
-    );
-    assert_eq!(
-        findings(
-            "crates/surface/cli",
-            "lifeboat-testkit",
-            Some("build"),
-            used
-        )
-        .len(),
-        1
-    );
+    assert!(findings("crates/storage/audit", "lifeboat-testkit", Some("dev"), used).is_empty());
+    assert_eq!(findings("crates/storage/audit", "lifeboat-testkit", None, used).len(), 1);
+    assert_eq!(findings("crates/surface/cli", "lifeboat-testkit", Some("build"), used).len(), 1);
     assert!(findings("tests", "lifeboat-testkit", None, used).is_empty());
 }
 
 #[test]
 fn only_one_crate_knows_object_store() {
     assert!(findings("crates/storage/objects", "object_store", None, None).is_empty());
-    assert_eq!(
-        findings("crates/storage/repository", "object_store", None, None).len(),
-        1
-    );
-    assert_eq!(
-        findings("crates/assurance/testkit", "object_store", None, None).len(),
-        1
-    );
+    assert_eq!(findings("crates/storage/repository", "object_store", None, None).len(), 1);
+    assert_eq!(findings("crates/assurance/testkit", "object_store", None, None).len(), 1);
 }
 
 #[test]
 fn a_crate_without_a_place_is_named() {
-    assert_eq!(
-        findings("crates/storage/surprise", "serde", None, None).len(),
-        1
-    );
+    assert_eq!(findings("crates/storage/surprise", "serde", None, None).len(), 1);
 }
 
 #[test]
@@ -100,9 +62,6 @@ fn this_workspace_is_understood() {
         .iter()
         .filter_map(|package| folder_of(&package.manifest_path).map(str::to_owned))
         .collect();
-    assert!(
-        names.iter().any(|name| name == "foundation/model"),
-        "{names:?}"
-    );
+    assert!(names.iter().any(|name| name == "foundation/model"), "{names:?}");
     assert!(names.iter().any(|name| name == "surface/cli"), "{names:?}");
 }

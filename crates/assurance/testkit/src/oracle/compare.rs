@@ -27,17 +27,8 @@ impl Comparison {
             bail!("there was nothing to compare");
         }
         if !self.differences.is_empty() {
-            let first: Vec<&str> = self
-                .differences
-                .iter()
-                .take(20)
-                .map(String::as_str)
-                .collect();
-            bail!(
-                "{} differences:\n{}",
-                self.differences.len(),
-                first.join("\n")
-            );
+            let first: Vec<&str> = self.differences.iter().take(20).map(String::as_str).collect();
+            bail!("{} differences:\n{}", self.differences.len(), first.join("\n"));
         }
         Ok(self)
     }
@@ -149,9 +140,7 @@ fn compare_file(
             // until the next checkpoint: what is missing equals what was never written.
             (Some(page), None) | (None, Some(page)) => {
                 if page.iter().any(|byte| *byte != 0) {
-                    found
-                        .differences
-                        .push(format!("{name} block {block} is on one side only"));
+                    found.differences.push(format!("{name} block {block} is on one side only"));
                 }
             }
         }

@@ -92,11 +92,7 @@ fn tuple(page: &mut [u8; PAGE], item: &Item, block: u32) {
     const SPECULATIVE: u16 = 0xfffe;
     let at = item.offset;
     let bits = read_u16(page, at + 20);
-    let hints = if bits & FROZEN == FROZEN {
-        XMAX_COMMITTED_OR_INVALID
-    } else {
-        TRANSACTION_BITS
-    };
+    let hints = if bits & FROZEN == FROZEN { XMAX_COMMITTED_OR_INVALID } else { TRANSACTION_BITS };
     write_u16(page, at + 20, bits & !hints);
     page[at + 8..at + 12].fill(0);
     // INSERT ... ON CONFLICT writes a token of its process in place of the tuple's own address.
@@ -112,10 +108,7 @@ fn tuple(page: &mut [u8; PAGE], item: &Item, block: u32) {
 /// log_cnt and is_called.
 fn sequence(page: &mut [u8; PAGE], lower: usize, upper: usize) {
     page[lower..upper].fill(0);
-    for item in items(page, lower)
-        .into_iter()
-        .filter(|item| item.flags == 1)
-    {
+    for item in items(page, lower).into_iter().filter(|item| item.flags == 1) {
         let header = usize::from(page[item.offset + 22]);
         let end = (item.offset + item.length).min(PAGE);
         if item.offset + header <= end {
@@ -225,12 +218,7 @@ fn items(page: &[u8; PAGE], lower: usize) -> Vec<Item> {
         let item = read_u32(page, at);
         let (offset, length) = ((item & 0x7fff) as usize, (item >> 17) as usize);
         if offset >= HEADER && offset + length.max(24) <= PAGE {
-            found.push(Item {
-                number,
-                offset,
-                flags: (item >> 15) & 0b11,
-                length,
-            });
+            found.push(Item { number, offset, flags: (item >> 15) & 0b11, length });
         }
     }
     found

@@ -21,16 +21,8 @@ fn filled(major: u32) -> Cluster {
 /// Takes a base backup and puts it into `name`.
 fn base_backup(cluster: &Cluster, name: &str) -> std::path::PathBuf {
     let target = cluster.scratch().join(name);
-    let mut command = cluster
-        .installation()
-        .client_command("pg_basebackup")
-        .unwrap();
-    command
-        .arg("-d")
-        .arg(cluster.connection())
-        .arg("-D")
-        .arg(&target)
-        .arg("-cfast");
+    let mut command = cluster.installation().client_command("pg_basebackup").unwrap();
+    command.arg("-d").arg(cluster.connection()).arg("-D").arg(&target).arg("-cfast");
     run(&mut command).unwrap().success().unwrap();
     target
 }
@@ -42,9 +34,7 @@ fn judges(major: u32) {
     let copy = base_backup(&cluster, "copy");
     verify_backup(cluster.installation(), &copy).unwrap();
     flip_bit(&copy.join(&file), 8000).unwrap();
-    let error = verify_backup(cluster.installation(), &copy)
-        .unwrap_err()
-        .to_string();
+    let error = verify_backup(cluster.installation(), &copy).unwrap_err().to_string();
     assert!(error.contains(&file), "{error}");
 
     amcheck(&cluster).unwrap();
@@ -132,19 +122,11 @@ fn replica_equals_primary(major: u32) {
     // The shutdown checkpoint is the last record, which the standby receives before both end.
     primary.stop(Stop::Fast).unwrap();
     let end = control(&primary, "Latest checkpoint location");
-    standby
-        .wait_for(&format!("SELECT pg_last_wal_replay_lsn() > '{end}'"), "t")
-        .unwrap();
+    standby.wait_for(&format!("SELECT pg_last_wal_replay_lsn() > '{end}'"), "t").unwrap();
     standby.stop(Stop::Fast).unwrap();
 
-    let found = compare(primary.data(), standby.data())
-        .unwrap()
-        .equal()
-        .unwrap();
-    assert!(
-        found.identical < found.pages,
-        "the masks had nothing to do: {found:?}"
-    );
+    let found = compare(primary.data(), standby.data()).unwrap().equal().unwrap();
+    assert!(found.identical < found.pages, "the masks had nothing to do: {found:?}");
     // The first tuple ends at the end of the page: its last byte is data.
     let file = table_file(&primary, &standby);
     flip_bit(&standby.data().join(&file), 8191 - 32).unwrap();
@@ -155,12 +137,7 @@ fn replica_equals_primary(major: u32) {
     let path = standby.data().join(&file);
     let whole = fs::read(&path).unwrap();
     fs::write(&path, whole.get(..whole.len() - 8192).unwrap()).unwrap();
-    assert!(
-        compare(primary.data(), standby.data())
-            .unwrap()
-            .equal()
-            .is_err()
-    );
+    assert!(compare(primary.data(), standby.data()).unwrap().equal().is_err());
 }
 
 /// The largest file that is a heap on both sides: table `t`.
@@ -170,17 +147,9 @@ fn table_file(primary: &Cluster, standby: &Cluster) -> String {
     for database in fs::read_dir(&base).unwrap().flatten() {
         for file in fs::read_dir(database.path()).unwrap().flatten() {
             let path = file.path();
-            let name = path
-                .strip_prefix(primary.data())
-                .unwrap()
-                .display()
-                .to_string();
+            let name = path.strip_prefix(primary.data()).unwrap().display().to_string();
             let size = file.metadata().unwrap().len();
-            let id: u32 = file
-                .file_name()
-                .to_str()
-                .and_then(|n| n.parse().ok())
-                .unwrap_or(0);
+            let id: u32 = file.file_name().to_str().and_then(|n| n.parse().ok()).unwrap_or(0);
             let bytes = fs::read(&path).unwrap();
             let heap = bytes.get(16..18) == Some(&[0, 0x20]);
             if id >= 16384 && heap && size > largest.0 && standby.data().join(&name).exists() {
@@ -192,15 +161,8 @@ fn table_file(primary: &Cluster, standby: &Cluster) -> String {
 }
 
 fn control(cluster: &Cluster, name: &str) -> String {
-    let mut command = cluster
-        .installation()
-        .client_command("pg_controldata")
-        .unwrap();
-    let text = run(command.arg(cluster.data()))
-        .unwrap()
-        .success()
-        .unwrap()
-        .stdout;
+    let mut command = cluster.installation().client_command("pg_controldata").unwrap();
+    let text = run(command.arg(cluster.data())).unwrap().success().unwrap().stdout;
     let line = text.lines().find(|line| line.starts_with(name)).unwrap();
     line.rsplit(' ').next().unwrap().to_owned()
 }
@@ -226,10 +188,5 @@ fn empty_directories_are_not_equal_but_an_error() {
     for folder in ["base", "global", "pg_xact", "pg_tblspc"] {
         scratch.folder(folder).unwrap();
     }
-    assert!(
-        compare(scratch.path(), scratch.path())
-            .unwrap()
-            .equal()
-            .is_err()
-    );
+    assert!(compare(scratch.path(), scratch.path()).unwrap().equal().is_err());
 }

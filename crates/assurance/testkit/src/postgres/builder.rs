@@ -81,11 +81,7 @@ impl Builder {
     pub fn create(self) -> Result<Cluster> {
         let installation = Installation::find(self.major)?;
         let scratch = Scratch::new()?;
-        let name = if self.debian {
-            format!("lib/{}/main", self.major)
-        } else {
-            "data".to_owned()
-        };
+        let name = if self.debian { format!("lib/{}/main", self.major) } else { "data".to_owned() };
         let data = scratch.folder(&name)?;
         self.initdb(&installation, &data)?;
         let configuration = if self.debian {
@@ -107,12 +103,7 @@ impl Builder {
 
     fn initdb(&self, installation: &Installation, data: &Path) -> Result<()> {
         let mut command = installation.server_command("initdb")?;
-        command.args([
-            "--auth=trust",
-            "--username=postgres",
-            "--no-sync",
-            "--locale=C",
-        ]);
+        command.args(["--auth=trust", "--username=postgres", "--no-sync", "--locale=C"]);
         command.arg(format!("--encoding={}", self.encoding));
         command.arg(format!("--wal-segsize={}", self.wal_segment_size_mb));
         // Version 18 turned the default around.

@@ -47,13 +47,7 @@ impl Cluster {
     pub fn over(major: u32, data: impl Into<PathBuf>) -> Result<Self> {
         let data = data.into();
         let configuration = data.join("postgresql.conf");
-        Self::new(
-            Installation::find(major)?,
-            Scratch::new()?,
-            data,
-            configuration,
-            None,
-        )
+        Self::new(Installation::find(major)?, Scratch::new()?, data, configuration, None)
     }
 
     pub(super) fn new(
@@ -65,16 +59,7 @@ impl Cluster {
     ) -> Result<Self> {
         let sockets = scratch.folder("run")?;
         let (tablespaces, server) = (Vec::new(), None);
-        Ok(Self {
-            installation,
-            data,
-            configuration,
-            port,
-            sockets,
-            tablespaces,
-            server,
-            scratch,
-        })
+        Ok(Self { installation, data, configuration, port, sockets, tablespaces, server, scratch })
     }
 
     /// The programs of its version.
@@ -110,18 +95,13 @@ impl Cluster {
     /// A libpq connection string through the socket.
     pub fn connection(&self) -> String {
         let sockets = self.sockets.display();
-        format!(
-            "host={sockets} port={} user=postgres dbname=postgres",
-            self.port()
-        )
+        format!("host={sockets} port={} user=postgres dbname=postgres", self.port())
     }
 
     /// What the server logged so far.
     pub fn log(&self) -> String {
-        fs::read(self.log_path()).map_or_else(
-            |_| String::new(),
-            |bytes| String::from_utf8_lossy(&bytes).into_owned(),
-        )
+        fs::read(self.log_path())
+            .map_or_else(|_| String::new(), |bytes| String::from_utf8_lossy(&bytes).into_owned())
     }
 
     fn log_path(&self) -> PathBuf {
@@ -150,28 +130,17 @@ impl Cluster {
         if self.server.is_some() && !self.server_ended()? {
             bail!("the server is running already");
         }
-        let log = fs::File::options()
-            .create(true)
-            .append(true)
-            .open(self.log_path())?;
+        let log = fs::File::options().create(true).append(true).open(self.log_path())?;
         let mut command = self.installation.server_command("postgres")?;
         command.arg("-D").arg(&self.data);
         // What belongs to the fixture goes to the command line: a restored copy of the
         // configuration then never fights with its source for a port or a socket.
         let tcp = if self.port.is_some() { "127.0.0.1" } else { "" };
-        command
-            .arg("-c")
-            .arg(format!("config_file={}", self.configuration.display()));
+        command.arg("-c").arg(format!("config_file={}", self.configuration.display()));
         command.arg("-c").arg(format!("listen_addresses={tcp}"));
         command.arg("-c").arg(format!("port={}", self.port()));
-        command.arg("-c").arg(format!(
-            "unix_socket_directories={}",
-            self.sockets.display()
-        ));
-        command
-            .stdin(Stdio::null())
-            .stdout(log.try_clone()?)
-            .stderr(log);
+        command.arg("-c").arg(format!("unix_socket_directories={}", self.sockets.display()));
+        command.stdin(Stdio::null()).stdout(log.try_clone()?).stderr(log);
         self.server = Some(command.spawn().context("cannot start postgres")?);
         Ok(())
     }
@@ -181,19 +150,13 @@ impl Cluster {
         if !wait_until(PATIENCE, || self.server_ended())? {
             bail!("the server still runs:\n{}", self.log());
         }
-        let status = self
-            .server
-            .take()
-            .context("the server was never started")?
-            .wait()?;
+        let status = self.server.take().context("the server was never started")?.wait()?;
         Ok(status.code())
     }
 
     /// Stops the server and waits until it is gone.
     pub fn stop(&mut self, mode: Stop) -> Result<()> {
-        let Some(pid) = self.pid() else {
-            bail!("the server is not running")
-        };
+        let Some(pid) = self.pid() else { bail!("the server is not running") };
         let signal = match mode {
             Stop::Fast => Signal::SIGINT,
             Stop::Immediate => Signal::SIGQUIT,
@@ -210,18 +173,14 @@ impl Cluster {
 
     /// Kills every process of the server at once, archive commands included.
     pub fn kill9(&mut self) -> Result<()> {
-        let Some(pid) = self.pid() else {
-            bail!("the server is not running")
-        };
+        let Some(pid) = self.pid() else { bail!("the server is not running") };
         kill_tree(pid);
         self.wait_for_end().map(drop)
     }
 
     /// The postmaster's process id, while it runs.
     pub fn pid(&self) -> Option<Pid> {
-        self.server
-            .as_ref()
-            .map(|child| Pid::from_raw(child.id().cast_signed()))
+        self.server.as_ref().map(|child| Pid::from_raw(child.id().cast_signed()))
     }
 
     /// Runs SQL in database `postgres`; rows as `a|b`, one a line.
@@ -232,21 +191,9 @@ impl Cluster {
     /// Runs SQL in a database. Each statement is its own transaction, as in an interactive psql.
     pub fn psql_in(&self, database: &str, sql: &str) -> Result<String> {
         let mut command = self.installation.client_command("psql")?;
-        command.args([
-            "-X",
-            "-A",
-            "-t",
-            "-q",
-            "-v",
-            "ON_ERROR_STOP=1",
-            "-f",
-            "-",
-            "-d",
-        ]);
+        command.args(["-X", "-A", "-t", "-q", "-v", "ON_ERROR_STOP=1", "-f", "-", "-d"]);
         command.arg(format!("{} dbname={database}", self.connection()));
-        let finished = Running::spawn(&mut command, Some(sql))?
-            .wait(PATIENCE)?
-            .success()?;
+        let finished = Running::spawn(&mut command, Some(sql))?.wait(PATIENCE)?.success()?;
         Ok(finished.stdout.trim_end().to_owned())
     }
 
@@ -268,11 +215,7 @@ impl Cluster {
 
     /// Runs pgbench against database `postgres` to its end.
     pub fn pgbench<'a>(&self, args: impl IntoIterator<Item = &'a str>) -> Result<String> {
-        Ok(self
-            .pgbench_in_background(args)?
-            .wait(PATIENCE)?
-            .success()?
-            .stdout)
+        Ok(self.pgbench_in_background(args)?.wait(PATIENCE)?.success()?.stdout)
     }
 
     /// Starts pgbench as load; dropping the result ends it.
@@ -281,23 +224,15 @@ impl Cluster {
         args: impl IntoIterator<Item = &'a str>,
     ) -> Result<Running> {
         let mut command = self.installation.client_command("pgbench")?;
-        command
-            .args(args)
-            .env("PGHOST", &self.sockets)
-            .env("PGUSER", "postgres");
-        command
-            .env("PGPORT", self.port().to_string())
-            .arg("postgres");
+        command.args(args).env("PGHOST", &self.sockets).env("PGUSER", "postgres");
+        command.env("PGPORT", self.port().to_string()).arg("postgres");
         Running::spawn(&mut command, None)
     }
 
     /// Makes a tablespace in a folder of its own.
     pub fn tablespace(&mut self, name: &str) -> Result<PathBuf> {
         let folder = self.scratch.folder(&format!("tablespaces/{name}"))?;
-        self.psql(&format!(
-            "CREATE TABLESPACE {name} LOCATION '{}'",
-            folder.display()
-        ))?;
+        self.psql(&format!("CREATE TABLESPACE {name} LOCATION '{}'", folder.display()))?;
         self.tablespaces.push(folder.clone());
         Ok(folder)
     }
@@ -307,17 +242,11 @@ impl Cluster {
         let scratch = Scratch::new()?;
         let data = scratch.folder("data")?;
         let mut command = self.installation.client_command("pg_basebackup")?;
-        command
-            .arg("-d")
-            .arg(self.connection())
-            .arg("-D")
-            .arg(&data);
+        command.arg("-d").arg(self.connection()).arg("-D").arg(&data);
         command.args(["--checkpoint=fast", "--wal-method=stream"]);
         for (number, source) in self.tablespaces.iter().enumerate() {
             let target = scratch.folder(&format!("tablespaces/{number}"))?;
-            command
-                .arg("-T")
-                .arg(format!("{}={}", source.display(), target.display()));
+            command.arg("-T").arg(format!("{}={}", source.display(), target.display()));
         }
         run(&mut command)?.success()?;
         // Not --write-recovery-conf: a newer client writes options that an older server refuses.
@@ -330,19 +259,11 @@ impl Cluster {
         if !configuration.exists() {
             // Debian's layout: the source's configuration serves, but it names the source's data.
             let text = fs::read_to_string(&self.configuration)?;
-            let kept = text
-                .lines()
-                .filter(|line| !line.starts_with("data_directory"));
+            let kept = text.lines().filter(|line| !line.starts_with("data_directory"));
             scratch::write(&configuration, kept.collect::<Vec<_>>().join("\n"))?;
             scratch.folder("data/conf.d")?;
         }
-        let mut standby = Self::new(
-            self.installation.clone(),
-            scratch,
-            data,
-            configuration,
-            None,
-        )?;
+        let mut standby = Self::new(self.installation.clone(), scratch, data, configuration, None)?;
         standby.start()?;
         Ok(standby)
     }
@@ -350,10 +271,7 @@ impl Cluster {
     /// Waits until `standby` has replayed everything that this server has written.
     pub fn wait_for_replay(&self, standby: &mut Self) -> Result<()> {
         let position = self.psql("SELECT pg_current_wal_flush_lsn()")?;
-        standby.wait_for(
-            &format!("SELECT pg_last_wal_replay_lsn() >= '{position}'"),
-            "t",
-        )
+        standby.wait_for(&format!("SELECT pg_last_wal_replay_lsn() >= '{position}'"), "t")
     }
 
     fn server_ended(&mut self) -> Result<bool> {
@@ -379,10 +297,7 @@ impl Drop for Cluster {
         let Some(pid) = self.pid() else { return };
         // An immediate shutdown frees the shared memory segment, which SIGKILL would leave.
         let _ = kill(pid, Signal::SIGQUIT);
-        if !matches!(
-            wait_until(Duration::from_secs(10), || self.server_ended()),
-            Ok(true)
-        ) {
+        if !matches!(wait_until(Duration::from_secs(10), || self.server_ended()), Ok(true)) {
             kill_tree(pid);
         }
         if let Some(mut child) = self.server.take() {

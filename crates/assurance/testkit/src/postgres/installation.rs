@@ -64,33 +64,19 @@ impl Installation {
     pub fn find(major: u32) -> Result<Self> {
         if major == DEBIAN_MAJOR {
             let bin = PathBuf::from(format!("/usr/lib/postgresql/{major}/bin"));
-            return Self {
-                major,
-                bin,
-                library_path: None,
-            }
-            .checked();
+            return Self { major, bin, library_path: None }.checked();
         }
         let found = SERVERS.iter().find(|(known, _)| *known == major);
         let (_, version) = found.with_context(|| format!("PostgreSQL {major} is not supported"))?;
         let native = server_directory(version).join("native");
         let library_path = Some(native.join("lib"));
-        Self {
-            major,
-            bin: native.join("bin"),
-            library_path,
-        }
-        .checked()
+        Self { major, bin: native.join("bin"), library_path }.checked()
     }
 
     fn checked(self) -> Result<Self> {
         for name in ["postgres", "initdb"] {
             if !self.bin.join(name).is_file() {
-                bail!(
-                    "PostgreSQL {} is not in {}; {INSTALL}",
-                    self.major,
-                    self.bin.display()
-                );
+                bail!("PostgreSQL {} is not in {}; {INSTALL}", self.major, self.bin.display());
             }
         }
         Ok(self)
@@ -138,21 +124,10 @@ impl Installation {
 /// Same account, language and folder for every program, whatever the test was started with.
 fn prepare(command: &mut Command) -> Result<()> {
     let path = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
-    for name in [
-        "PGHOST",
-        "PGPORT",
-        "PGUSER",
-        "PGDATABASE",
-        "PGDATA",
-        "PGOPTIONS",
-    ] {
+    for name in ["PGHOST", "PGPORT", "PGUSER", "PGDATABASE", "PGDATA", "PGOPTIONS"] {
         command.env_remove(name);
     }
-    command
-        .env("LC_ALL", "C.UTF-8")
-        .env("TZ", "UTC")
-        .env("PATH", path)
-        .current_dir("/");
+    command.env("LC_ALL", "C.UTF-8").env("TZ", "UTC").env("PATH", path).current_dir("/");
     Account::of_server()?.apply(command);
     Ok(())
 }

@@ -4,10 +4,7 @@ use super::*;
 fn starts(major: u32) {
     let mut cluster = Cluster::builder(major).start().unwrap();
     let version = cluster.psql("SELECT version()").unwrap();
-    assert!(
-        version.starts_with(&format!("PostgreSQL {major}.")),
-        "{version}"
-    );
+    assert!(version.starts_with(&format!("PostgreSQL {major}.")), "{version}");
     assert_eq!(cluster.psql("SHOW data_checksums").unwrap(), "on");
     cluster.stop(Stop::Fast).unwrap();
     assert!(cluster.psql("SELECT 1").is_err());
@@ -50,10 +47,7 @@ fn an_unknown_version_is_an_error_not_a_skip() {
 
 #[test]
 fn pg15_is_built_as_asked() {
-    let builder = Cluster::builder(15)
-        .checksums(false)
-        .wal_segment_size_mb(4)
-        .encoding("LATIN1");
+    let builder = Cluster::builder(15).checksums(false).wal_segment_size_mb(4).encoding("LATIN1");
     let cluster = builder.setting("work_mem = 7MB").tcp().start().unwrap();
     let shown = |name: &str| cluster.psql(&format!("SHOW {name}")).unwrap();
     assert_eq!(shown("data_checksums"), "off");
@@ -75,10 +69,7 @@ fn pg15_debian_layout_keeps_configuration_outside() {
     assert!(!cluster.data().join("postgresql.conf").exists());
     let file = cluster.psql("SHOW config_file").unwrap();
     assert!(file.ends_with("/etc/15/main/postgresql.conf"), "{file}");
-    let drop_in = cluster
-        .configuration()
-        .with_file_name("conf.d")
-        .join("x.conf");
+    let drop_in = cluster.configuration().with_file_name("conf.d").join("x.conf");
     crate::scratch::write(&drop_in, "work_mem = 9MB\n").unwrap();
     cluster.psql("SELECT pg_reload_conf()").unwrap();
     let mut cluster = cluster;
@@ -88,9 +79,7 @@ fn pg15_debian_layout_keeps_configuration_outside() {
 #[test]
 fn pg15_recovers_after_each_way_to_die() {
     let mut cluster = Cluster::builder(15).start().unwrap();
-    cluster
-        .psql("CREATE TABLE t (n int); INSERT INTO t VALUES (1)")
-        .unwrap();
+    cluster.psql("CREATE TABLE t (n int); INSERT INTO t VALUES (1)").unwrap();
     cluster.stop(Stop::Immediate).unwrap();
     cluster.start().unwrap();
     cluster.psql("INSERT INTO t VALUES (2)").unwrap();
@@ -103,10 +92,7 @@ fn pg15_recovers_after_each_way_to_die() {
 
 #[test]
 fn a_server_that_cannot_start_says_why() {
-    let mut cluster = Cluster::builder(15)
-        .setting("work_mem = nonsense")
-        .create()
-        .unwrap();
+    let mut cluster = Cluster::builder(15).setting("work_mem = nonsense").create().unwrap();
     let error = cluster.start().unwrap_err().to_string();
     assert!(error.contains("work_mem"), "{error}");
 }
@@ -115,13 +101,9 @@ fn a_server_that_cannot_start_says_why() {
 fn pg15_standby_follows_with_its_own_tablespace() {
     let mut primary = Cluster::builder(15).start().unwrap();
     primary.tablespace("fast").unwrap();
-    primary
-        .psql("CREATE TABLE t (n int) TABLESPACE fast")
-        .unwrap();
+    primary.psql("CREATE TABLE t (n int) TABLESPACE fast").unwrap();
     let mut standby = primary.standby().unwrap();
-    primary
-        .psql("INSERT INTO t SELECT generate_series(1, 1000)")
-        .unwrap();
+    primary.psql("INSERT INTO t SELECT generate_series(1, 1000)").unwrap();
     primary.wait_for_replay(&mut standby).unwrap();
     assert_eq!(standby.psql("SELECT count(*) FROM t").unwrap(), "1000");
     assert_eq!(standby.psql("SELECT pg_is_in_recovery()").unwrap(), "t");
@@ -133,15 +115,10 @@ fn pg15_pgbench_runs_and_stops_with_its_handle() {
     cluster.pgbench(["-i", "-s", "1", "-q"]).unwrap();
     let load = cluster.pgbench_in_background(["-T", "1000", "-n"]).unwrap();
     let mut cluster = cluster;
-    cluster
-        .wait_for("SELECT count(*) > 10 FROM pgbench_history", "t")
-        .unwrap();
+    cluster.wait_for("SELECT count(*) > 10 FROM pgbench_history", "t").unwrap();
     drop(load);
     cluster
-        .wait_for(
-            "SELECT count(*) FROM pg_stat_activity WHERE application_name = 'pgbench'",
-            "0",
-        )
+        .wait_for("SELECT count(*) FROM pg_stat_activity WHERE application_name = 'pgbench'", "0")
         .unwrap();
 }
 

@@ -10,18 +10,8 @@ fn shell(script: &str) -> Command {
 fn output_and_exit_code_are_kept() {
     let finished = run(&mut shell("echo out; echo err >&2; exit 3")).unwrap();
     assert_eq!(finished.code, Some(3));
-    assert_eq!(
-        (finished.stdout.as_str(), finished.stderr.as_str()),
-        ("out\n", "err\n")
-    );
-    assert!(
-        finished
-            .clone()
-            .success()
-            .unwrap_err()
-            .to_string()
-            .contains("err")
-    );
+    assert_eq!((finished.stdout.as_str(), finished.stderr.as_str()), ("out\n", "err\n"));
+    assert!(finished.clone().success().unwrap_err().to_string().contains("err"));
     assert!(finished.expect_code(3).is_ok());
 }
 

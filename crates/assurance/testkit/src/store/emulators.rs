@@ -69,14 +69,8 @@ impl Emulator {
         if !wait_until(START, answers).with_context(|| format!("cannot start {product:?}"))? {
             bail!("{product:?} did not answer within {} s", START.as_secs());
         }
-        let emulator = Self {
-            product,
-            port,
-            _process: process,
-        };
-        emulator
-            .make_bucket()
-            .with_context(|| format!("cannot make a bucket in {product:?}"))?;
+        let emulator = Self { product, port, _process: process };
+        emulator.make_bucket().with_context(|| format!("cannot make a bucket in {product:?}"))?;
         Ok(emulator)
     }
 
@@ -111,19 +105,15 @@ impl Emulator {
                 ("AWS_REGION", "us-east-1"),
             ],
         };
-        pairs
-            .into_iter()
-            .map(|(name, value)| (name.to_owned(), value.to_owned()))
-            .collect()
+        pairs.into_iter().map(|(name, value)| (name.to_owned(), value.to_owned())).collect()
     }
 
     fn make_bucket(&self) -> Result<()> {
         let bucket = Self::BUCKET;
         let (url, headers) = match self.product {
-            Product::Azurite => (
-                format!("{}/{bucket}?restype=container", self.endpoint()),
-                azure_signature()?,
-            ),
+            Product::Azurite => {
+                (format!("{}/{bucket}?restype=container", self.endpoint()), azure_signature()?)
+            }
             Product::MiniStack | Product::Moto => {
                 (format!("{}/{bucket}", self.endpoint()), Vec::new())
             }
@@ -147,14 +137,7 @@ fn command(product: Product, port: u16) -> Result<Command> {
         }
         Product::Moto => {
             command = Command::new(ensure_moto()?);
-            command.args([
-                "-m",
-                "moto.server",
-                "-H",
-                "127.0.0.1",
-                "-p",
-                &port.to_string(),
-            ]);
+            command.args(["-m", "moto.server", "-H", "127.0.0.1", "-p", &port.to_string()]);
         }
         Product::Azurite => {
             command = Command::new(ensure_azurite()?);
@@ -169,10 +152,7 @@ fn command(product: Product, port: u16) -> Result<Command> {
 
 /// Installs MiniStack; the interpreter that knows it.
 pub fn ensure_ministack() -> Result<PathBuf> {
-    ensure_python(
-        "ministack-1.5.33",
-        &["ministack==1.5.33", "hypercorn==0.18.0"],
-    )
+    ensure_python("ministack-1.5.33", &["ministack==1.5.33", "hypercorn==0.18.0"])
 }
 
 /// Installs moto; the interpreter that knows it.
@@ -184,10 +164,7 @@ pub fn ensure_moto() -> Result<PathBuf> {
 pub fn ensure_azurite() -> Result<PathBuf> {
     let home = ensure("azurite-3.37.0", |draft| {
         let mut install = Command::new("npm");
-        install
-            .args(["install", "--no-fund", "--no-audit", "--prefix"])
-            .arg(draft)
-            .arg(AZURITE);
+        install.args(["install", "--no-fund", "--no-audit", "--prefix"]).arg(draft).arg(AZURITE);
         run(&mut install)?.success().map(drop)
     })?;
     Ok(home.join("node_modules/.bin/azurite-blob"))
@@ -197,13 +174,7 @@ fn ensure_python(name: &str, packages: &[&str]) -> Result<PathBuf> {
     let home = ensure(name, |draft| {
         run(Command::new(PYTHON).args(["-m", "venv"]).arg(draft))?.success()?;
         let mut install = Command::new(draft.join("bin/python"));
-        install.args([
-            "-m",
-            "pip",
-            "install",
-            "--quiet",
-            "--disable-pip-version-check",
-        ]);
+        install.args(["-m", "pip", "install", "--quiet", "--disable-pip-version-check"]);
         run(install.args(packages))?.success().map(drop)
     })?;
     Ok(home.join("bin/python"))
@@ -231,16 +202,9 @@ fn ensure(name: &str, install: impl FnOnce(&Path) -> Result<()>) -> Result<PathB
 
 /// One request, for tests are not asynchronous where they start an emulator.
 fn request(method: &str, url: &str, headers: &[(&str, String)]) -> Result<u16> {
-    let runtime = tokio::runtime::Builder::new_current_thread()
-        .enable_all()
-        .build()?;
-    let client = reqwest::Client::builder()
-        .no_proxy()
-        .timeout(Duration::from_secs(10))
-        .build()?;
-    let mut request = client
-        .request(method.parse()?, url)
-        .header("content-length", 0);
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+    let client = reqwest::Client::builder().no_proxy().timeout(Duration::from_secs(10)).build()?;
+    let mut request = client.request(method.parse()?, url).header("content-length", 0);
     for (name, value) in headers {
         request = request.header(*name, value);
     }

@@ -87,39 +87,23 @@ impl Profile {
     /// Says that it stored what it did not, damages answers, ignores conditions.
     pub const LIAR: Self = Self::new(
         "liar",
-        &[
-            (25, Chance::FalsePut),
-            (20, Chance::FalseAnswer),
-            (100, Chance::NoCondition),
-        ],
+        &[(25, Chance::FalsePut), (20, Chance::FalseAnswer), (100, Chance::NoCondition)],
     );
     /// Accepts and never answers.
     pub const TARPIT: Self = Self::new("tarpit", &[(100, Chance::Silence)]);
     /// All of them.
-    pub const ALL: [Self; 5] = [
-        Self::CALM,
-        Self::AWS_BAD_DAY,
-        Self::FDB_HEAVY,
-        Self::LIAR,
-        Self::TARPIT,
-    ];
+    pub const ALL: [Self; 5] =
+        [Self::CALM, Self::AWS_BAD_DAY, Self::FDB_HEAVY, Self::LIAR, Self::TARPIT];
 
     const fn new(name: &'static str, chances: &'static [(u64, Chance)]) -> Self {
         // Ten seconds, as the original has them, teach nothing that a fifth of one does not.
-        Self {
-            name,
-            chances,
-            longest_delay: Duration::from_millis(200),
-        }
+        Self { name, chances, longest_delay: Duration::from_millis(200) }
     }
 
     /// What happens to call number `call`: the same for the same seed.
     pub(super) fn draw(&self, seed: u64, call: u64, kind: Kind) -> Option<Fault> {
         let random = SeededRandom::new(seed ^ call.wrapping_mul(0x9E37_79B9_7F4A_7C15));
-        let hit = self
-            .chances
-            .iter()
-            .find(|(percent, _)| random.next_u64() % 100 < *percent);
+        let hit = self.chances.iter().find(|(percent, _)| random.next_u64() % 100 < *percent);
         let (_, chance) = hit?;
         let odd = random.next_u64() % 2 == 1;
         match chance {
@@ -130,9 +114,7 @@ impl Profile {
             Chance::Reset => Some(Fault::Reset),
             Chance::Delay => {
                 let millis = u64::try_from(self.longest_delay.as_millis()).unwrap_or(u64::MAX);
-                Some(Fault::Delay(Duration::from_millis(
-                    random.next_u64() % millis.max(1),
-                )))
+                Some(Fault::Delay(Duration::from_millis(random.next_u64() % millis.max(1))))
             }
             Chance::Corruption => Some(Fault::Corrupt),
             Chance::FalsePut if kind == Kind::Put && odd => Some(Fault::Halve),

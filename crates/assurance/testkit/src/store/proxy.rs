@@ -71,12 +71,7 @@ impl FaultProxy {
     /// Stands before `upstream`, as in `http://127.0.0.1:9000`. The n-th call meets the same fate
     /// in every run with the same seed.
     pub fn start(upstream: &str, profile: Profile, seed: u64) -> Result<Self> {
-        let plan = Plan {
-            profile,
-            single: Vec::new(),
-            kinds: Vec::new(),
-            calls: Vec::new(),
-        };
+        let plan = Plan { profile, single: Vec::new(), kinds: Vec::new(), calls: Vec::new() };
         let relay = Arc::new(Relay {
             upstream: upstream.to_owned(),
             client: reqwest::Client::builder().no_proxy().build()?,
@@ -125,12 +120,7 @@ impl FaultProxy {
 
     /// How many calls of one kind arrived since the last [`Self::reset`].
     pub fn count(&self, kind: Kind) -> usize {
-        self.relay
-            .plan()
-            .calls
-            .iter()
-            .filter(|call| call.kind == kind)
-            .count()
+        self.relay.plan().calls.iter().filter(|call| call.kind == kind).count()
     }
 }
 
@@ -168,12 +158,7 @@ impl Answer for Relay {
             Some(Fault::BrokenReply) => broken(&body),
             Some(Fault::Corrupt) if kind != Kind::Put => whole(flipped(&body)),
             Some(Fault::Halve) if kind != Kind::Put => {
-                return Ok(reply(
-                    status,
-                    &headers,
-                    None,
-                    whole(body.slice(..body.len() / 2)),
-                ));
+                return Ok(reply(status, &headers, None, whole(body.slice(..body.len() / 2))));
             }
             _ => whole(body),
         };
@@ -189,24 +174,11 @@ impl Relay {
     fn fate(&self, kind: Kind, path: &str) -> Option<Fault> {
         let mut plan = self.plan();
         let number = plan.calls.len();
-        let single = plan
-            .single
-            .iter()
-            .find(|(call, _)| *call == number)
-            .map(|(_, fault)| *fault);
-        let by_kind = || {
-            plan.kinds
-                .iter()
-                .find(|(hit, _)| *hit == kind)
-                .map(|(_, fault)| *fault)
-        };
+        let single = plan.single.iter().find(|(call, _)| *call == number).map(|(_, fault)| *fault);
+        let by_kind = || plan.kinds.iter().find(|(hit, _)| *hit == kind).map(|(_, fault)| *fault);
         let by_chance = || plan.profile.draw(self.seed, number as u64, kind);
         let fault = single.or_else(by_kind).or_else(by_chance);
-        plan.calls.push(Call {
-            kind,
-            path: path.to_owned(),
-            fault,
-        });
+        plan.calls.push(Call { kind, path: path.to_owned(), fault });
         fault
     }
 
@@ -214,9 +186,7 @@ impl Relay {
         let mut response = Response::default();
         *response.status_mut() = StatusCode::TEMPORARY_REDIRECT;
         let elsewhere = HeaderValue::try_from(format!("{}{uri}", self.upstream));
-        response
-            .headers_mut()
-            .extend(elsewhere.ok().map(|value| (LOCATION, value)));
+        response.headers_mut().extend(elsewhere.ok().map(|value| (LOCATION, value)));
         response
     }
 
@@ -230,9 +200,7 @@ impl Relay {
         let mut headers = head.headers;
         headers.remove(CONTENT_LENGTH);
         headers.remove(TRANSFER_ENCODING);
-        let sent = self
-            .client
-            .request(head.method, format!("{}{path}", self.upstream));
+        let sent = self.client.request(head.method, format!("{}{path}", self.upstream));
         let answer = sent.headers(headers).body(body).send().await?;
         let (status, headers) = (answer.status(), answer.headers().clone());
         Ok((status, headers, answer.bytes().await?))
@@ -260,11 +228,7 @@ fn reply(
     let mut response = Response::new(body);
     *response.status_mut() = status;
     *response.headers_mut() = headers.clone();
-    for hop in [
-        CONTENT_LENGTH,
-        TRANSFER_ENCODING,
-        HeaderName::from_static("connection"),
-    ] {
+    for hop in [CONTENT_LENGTH, TRANSFER_ENCODING, HeaderName::from_static("connection")] {
         response.headers_mut().remove(hop);
     }
     if let Some(length) = length {
@@ -276,9 +240,7 @@ fn reply(
 /// What a store says that has stored an object.
 fn acknowledgement() -> Response<Body> {
     let mut response = Response::default();
-    response
-        .headers_mut()
-        .insert(ETAG, HeaderValue::from_static("\"stored\""));
+    response.headers_mut().insert(ETAG, HeaderValue::from_static("\"stored\""));
     response
 }
 
@@ -287,10 +249,9 @@ fn halve(request: &mut Request<Bytes>) {
     let half = request.body().slice(..request.body().len() / 2);
     *request.body_mut() = half;
     request.headers_mut().remove("x-amz-checksum-sha256");
-    request.headers_mut().insert(
-        "x-amz-content-sha256",
-        HeaderValue::from_static("UNSIGNED-PAYLOAD"),
-    );
+    request
+        .headers_mut()
+        .insert("x-amz-content-sha256", HeaderValue::from_static("UNSIGNED-PAYLOAD"));
 }
 
 fn flipped(bytes: &Bytes) -> Bytes {

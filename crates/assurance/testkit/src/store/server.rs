@@ -75,18 +75,12 @@ impl S3Server {
     /// Every object, as the store holds it.
     pub fn objects(&self) -> BTreeMap<String, Bytes> {
         let objects = lock(&self.shelf.objects);
-        objects
-            .iter()
-            .map(|(key, object)| (key.clone(), object.bytes.clone()))
-            .collect()
+        objects.iter().map(|(key, object)| (key.clone(), object.bytes.clone())).collect()
     }
 
     /// Puts an object there behind everybody's back.
     pub fn plant(&self, key: &str, bytes: impl Into<Bytes>) {
-        let object = Object {
-            bytes: bytes.into(),
-            modified: SystemClock.now(),
-        };
+        let object = Object { bytes: bytes.into(), modified: SystemClock.now() };
         lock(&self.shelf.objects).insert(key.to_owned(), object);
     }
 
@@ -140,10 +134,7 @@ impl Shelf {
         if exclusive && objects.contains_key(key) {
             return refuse(StatusCode::PRECONDITION_FAILED, "PreconditionFailed");
         }
-        let object = Object {
-            bytes: body.clone(),
-            modified: SystemClock.now(),
-        };
+        let object = Object { bytes: body.clone(), modified: SystemClock.now() };
         objects.insert(key.to_owned(), object);
         let tags = [("etag", etag(body)), ("x-goog-generation", "1".to_owned())];
         reply(StatusCode::OK, &tags, Bytes::new())
@@ -154,9 +145,7 @@ impl Shelf {
             return refuse(StatusCode::NOT_FOUND, "NoSuchKey");
         };
         let printer = DateTimePrinter::new();
-        let modified = printer
-            .timestamp_to_rfc9110_string(&object.modified)
-            .unwrap_or_default();
+        let modified = printer.timestamp_to_rfc9110_string(&object.modified).unwrap_or_default();
         let mut tags = vec![("etag", etag(&object.bytes)), ("last-modified", modified)];
         let Some(range) = header(headers, "range") else {
             return reply(StatusCode::OK, &tags, object.bytes);
@@ -164,15 +153,8 @@ impl Shelf {
         let length = object.bytes.len();
         match window(range, length) {
             Some((start, end)) => {
-                tags.push((
-                    "content-range",
-                    format!("bytes {start}-{}/{length}", end - 1),
-                ));
-                reply(
-                    StatusCode::PARTIAL_CONTENT,
-                    &tags,
-                    object.bytes.slice(start..end),
-                )
+                tags.push(("content-range", format!("bytes {start}-{}/{length}", end - 1)));
+                reply(StatusCode::PARTIAL_CONTENT, &tags, object.bytes.slice(start..end))
             }
             None => refuse(StatusCode::RANGE_NOT_SATISFIABLE, "InvalidRange"),
         }
@@ -180,12 +162,7 @@ impl Shelf {
 
     fn list(&self, query: &str) -> Response<Body> {
         let query: BTreeMap<_, _> = url::form_urlencoded::parse(query.as_bytes()).collect();
-        let text = |name: &str| {
-            query
-                .get(name)
-                .map(|value| value.to_string())
-                .unwrap_or_default()
-        };
+        let text = |name: &str| query.get(name).map(|value| value.to_string()).unwrap_or_default();
         let token = match self.misbehaves(Misbehaviour::IgnoresTokens) {
             true => String::new(),
             false => text("continuation-token"),
@@ -212,11 +189,7 @@ impl Shelf {
             let _ = write!(xml, "<NextContinuationToken>{last}</NextContinuationToken>");
         }
         let _ = write!(xml, "<IsTruncated>{more}</IsTruncated></ListBucketResult>");
-        reply(
-            StatusCode::OK,
-            &[("content-type", "application/xml".to_owned())],
-            xml.into(),
-        )
+        reply(StatusCode::OK, &[("content-type", "application/xml".to_owned())], xml.into())
     }
 
     fn misbehaves(&self, misbehaviour: Misbehaviour) -> bool {
@@ -243,15 +216,7 @@ fn window(range: &str, length: usize) -> Option<(usize, usize)> {
 }
 
 fn etag(bytes: &[u8]) -> String {
-    format!(
-        "\"{}\"",
-        hex::encode(
-            digest(&SHA256, bytes)
-                .as_ref()
-                .get(..16)
-                .unwrap_or_default()
-        )
-    )
+    format!("\"{}\"", hex::encode(digest(&SHA256, bytes).as_ref().get(..16).unwrap_or_default()))
 }
 
 fn header<'a>(headers: &'a HeaderMap, name: &str) -> Option<&'a str> {
@@ -260,11 +225,7 @@ fn header<'a>(headers: &'a HeaderMap, name: &str) -> Option<&'a str> {
 
 pub(super) fn refuse(status: StatusCode, code: &str) -> Response<Body> {
     let body = format!("<Error><Code>{code}</Code><Message>{code}</Message></Error>");
-    reply(
-        status,
-        &[("content-type", "application/xml".to_owned())],
-        body.into(),
-    )
+    reply(status, &[("content-type", "application/xml".to_owned())], body.into())
 }
 
 fn reply(status: StatusCode, headers: &[(&str, String)], body: Bytes) -> Response<Body> {

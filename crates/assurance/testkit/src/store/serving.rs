@@ -56,28 +56,20 @@ impl Serving {
         listener.set_nonblocking(true)?;
         let endpoint = format!("http://{}", listener.local_addr()?);
         let (stop, stopped) = oneshot::channel();
-        let runtime = tokio::runtime::Builder::new_current_thread()
-            .enable_all()
-            .build()?;
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
         let listener = {
             let _inside = runtime.enter();
             TcpListener::from_std(listener).context("cannot listen")?
         };
-        let thread = std::thread::Builder::new()
-            .name("store".to_owned())
-            .spawn(move || {
-                runtime.block_on(async {
-                    tokio::select! {
-                        () = accept(listener, answer) => {}
-                        _ = stopped => {}
-                    }
-                });
-            })?;
-        Ok(Self {
-            endpoint,
-            stop: Some(stop),
-            thread: Some(thread),
-        })
+        let thread = std::thread::Builder::new().name("store".to_owned()).spawn(move || {
+            runtime.block_on(async {
+                tokio::select! {
+                    () = accept(listener, answer) => {}
+                    _ = stopped => {}
+                }
+            });
+        })?;
+        Ok(Self { endpoint, stop: Some(stop), thread: Some(thread) })
     }
 
     /// `http://127.0.0.1:port`.
@@ -126,7 +118,5 @@ async fn connection<A: Answer>(stream: TcpStream, answer: Arc<A>) {
 
 /// A body that arrives whole.
 pub(super) fn whole(bytes: Bytes) -> Body {
-    Full::new(bytes)
-        .map_err(|never: Infallible| match never {})
-        .boxed_unsync()
+    Full::new(bytes).map_err(|never: Infallible| match never {}).boxed_unsync()
 }

@@ -22,17 +22,9 @@ pub(super) fn check(spec: &Spec, remarks: &mut Remarks<'_, '_>) {
             "Add `regions: { east: { repository: { url: \"file:///srv/lifeboat/east\" } } }`.";
         remarks.error(&root("regions"), "there is no region", hint);
     }
-    if let Some(witness) = spec
-        .witness
-        .as_ref()
-        .filter(|name| spec.regions.contains_key(*name))
-    {
+    if let Some(witness) = spec.witness.as_ref().filter(|name| spec.regions.contains_key(*name)) {
         let message = format!("`{witness}` is a region and cannot outvote the loss of itself");
-        remarks.error(
-            &root("witness"),
-            message,
-            "Name a third failure domain, without data.",
-        );
+        remarks.error(&root("witness"), message, "Name a third failure domain, without data.");
     }
     if let Encryption::Slots(slots) = &spec.encryption
         && slots.slots.is_empty()
@@ -61,10 +53,7 @@ fn check_repositories(spec: &Spec, remarks: &mut Remarks<'_, '_>) {
     let mut seen = BTreeMap::new();
     for (name, region) in &spec.regions {
         let url = &region.repository.url;
-        let path = Path::from(["regions"])
-            .join(name)
-            .join("repository")
-            .join("url");
+        let path = Path::from(["regions"]).join(name).join("repository").join("url");
         if let Some(other) = seen.insert((url, &region.repository.endpoint), name) {
             let message = format!("regions `{other}` and `{name}` share one repository");
             remarks.error(&path, message, "Give each region a place that dies alone.");
@@ -82,11 +71,7 @@ fn check_url(url: &Reference, path: &Path, remarks: &mut Remarks<'_, '_>) {
         Some((scheme, rest)) if SCHEMES.contains(&scheme) => {
             if scheme == "file" && !rest.starts_with('/') {
                 let hint = format!("Write three slashes: file:///{rest}.");
-                remarks.error(
-                    path,
-                    "the path of a file repository must be absolute",
-                    &hint,
-                );
+                remarks.error(path, "the path of a file repository must be absolute", &hint);
             } else if rest.is_empty() {
                 let hint = format!("Write {scheme}://BUCKET/PREFIX.");
                 remarks.error(path, "the URL names no bucket", &hint);
@@ -107,11 +92,7 @@ fn check_quorum(spec: &Spec, remarks: &mut Remarks<'_, '_>) {
     let path = Path::from(["quorum"]);
     match (&quorum.etcd, &quorum.local) {
         (Some(_), Some(_)) => {
-            remarks.error(
-                &path,
-                "both `etcd` and `local` are given",
-                "Keep one of them.",
-            );
+            remarks.error(&path, "both `etcd` and `local` are given", "Keep one of them.");
         }
         (None, None) => {
             let hint = "Add `etcd: { endpoints: [\"https://…\"] }` or `local: {}`.";
@@ -127,11 +108,7 @@ fn check_quorum(spec: &Spec, remarks: &mut Remarks<'_, '_>) {
 
 fn check_people(spec: &Spec, remarks: &mut Remarks<'_, '_>) {
     for (name, person) in &spec.people {
-        if person
-            .key
-            .strip_prefix("ed25519:")
-            .is_none_or(str::is_empty)
-        {
+        if person.key.strip_prefix("ed25519:").is_none_or(str::is_empty) {
             let path = Path::from(["people"]).join(name).join("key");
             let hint = "Write the person's public key as ed25519:BASE64.";
             remarks.error(&path, "this is no public key", hint);
@@ -158,11 +135,7 @@ fn check_service(
         let path = path.join("failover");
         if failover.automatic && service.standby.is_none() {
             let hint = "Add `standby:` to the service.";
-            remarks.error(
-                &path.join("automatic"),
-                "there is no region to fail over to",
-                hint,
-            );
+            remarks.error(&path.join("automatic"), "there is no region to fail over to", hint);
         }
         for (step, approval) in &failover.approve {
             let persons: BTreeSet<_> = approval.of.iter().collect();
@@ -178,30 +151,13 @@ fn check_service(
         }
     }
     for (position, record) in service.traffic.iter().enumerate() {
-        check_traffic(
-            &path.join("traffic").item(position),
-            record,
-            service,
-            remarks,
-        );
+        check_traffic(&path.join("traffic").item(position), record, service, remarks);
     }
     for (workload, settings) in &service.workloads {
-        if let Some(scale) = settings
-            .scale
-            .as_ref()
-            .filter(|scale| scale.minimum > scale.active)
-        {
+        if let Some(scale) = settings.scale.as_ref().filter(|scale| scale.minimum > scale.active) {
             let message = format!("minimum {} > active {}", scale.minimum, scale.active);
-            let path = path
-                .join("workloads")
-                .join(workload)
-                .join("scale")
-                .join("minimum");
-            remarks.error(
-                &path,
-                message,
-                "It would never count as serving: lower `minimum`.",
-            );
+            let path = path.join("workloads").join(workload).join("scale").join("minimum");
+            remarks.error(&path, message, "It would never count as serving: lower `minimum`.");
         }
     }
 }
@@ -210,12 +166,7 @@ fn depends_on_itself(name: &ServiceName, spec: &Spec) -> bool {
     let mut reached = BTreeSet::new();
     let mut open = vec![name];
     while let Some(next) = open.pop() {
-        for needed in spec
-            .services
-            .get(next)
-            .into_iter()
-            .flat_map(|service| &service.depends_on)
-        {
+        for needed in spec.services.get(next).into_iter().flat_map(|service| &service.depends_on) {
             if needed == name {
                 return true;
             }
@@ -233,10 +184,7 @@ fn check_traffic(
     service: &Service,
     remarks: &mut Remarks<'_, '_>,
 ) {
-    for region in [Some(&service.home), service.standby.as_ref()]
-        .into_iter()
-        .flatten()
-    {
+    for region in [Some(&service.home), service.standby.as_ref()].into_iter().flatten() {
         if record.targets.get(region).is_none_or(Vec::is_empty) {
             let message = format!("no address in region `{region}`: traffic could not go there");
             let hint = format!("Add `{region}: [ADDRESS]` to `targets`.");
@@ -250,11 +198,7 @@ fn check_traffic(
     };
     if missing {
         let message = format!("driver {} needs the key `{key}`", record.driver);
-        remarks.error(
-            &path.join(key),
-            message,
-            &format!("Add `{key}:` to this record."),
-        );
+        remarks.error(&path.join(key), message, &format!("Add `{key}:` to this record."));
     }
 }
 
@@ -267,28 +211,17 @@ fn check_database(
     check_places(path, database, service, remarks);
     if database.backup.workers == Some(0) {
         let path = path.join("backup").join("workers");
-        remarks.error(
-            &path,
-            "workers 0: nobody would do the work",
-            "Set 1 or more.",
-        );
+        remarks.error(&path, "workers 0: nobody would do the work", "Set 1 or more.");
     }
     let wal = &database.wal;
     if wal.mode == WalMode::Stream {
         let path = path.join("wal");
         if wal.receivers.is_empty() {
             let hint = "Name the regions that receive, as in `receivers: [east, west]`.";
-            remarks.error(
-                &path.join("receivers"),
-                "mode stream, but no receiver",
-                hint,
-            );
+            remarks.error(&path.join("receivers"), "mode stream, but no receiver", hint);
         }
-        let remote: BTreeSet<_> = wal
-            .receivers
-            .iter()
-            .filter(|region| **region != service.home)
-            .collect();
+        let remote: BTreeSet<_> =
+            wal.receivers.iter().filter(|region| **region != service.home).collect();
         if let Some(acknowledge) = &wal.acknowledge
             && !wal.receivers.is_empty()
             && usize::from(acknowledge.remote) > remote.len()
@@ -303,10 +236,8 @@ fn check_database(
             remarks.error(&path.join("acknowledge").join("remote"), message, hint);
         }
     }
-    if let Some(StorageAges { hot, warm, cold }) = database
-        .retention
-        .as_ref()
-        .and_then(|retention| retention.storage.as_ref())
+    if let Some(StorageAges { hot, warm, cold }) =
+        database.retention.as_ref().and_then(|retention| retention.storage.as_ref())
     {
         let ages: Vec<_> = [hot, warm, cold].into_iter().flatten().collect();
         if !ages.is_sorted() {
@@ -343,11 +274,7 @@ fn check_places(
     };
     if has_other {
         let message = format!("engine {engine} has `{wanted}`, not `{other}`");
-        remarks.error(
-            &path.join(other),
-            message,
-            "Remove it, or correct `engine`.",
-        );
+        remarks.error(&path.join(other), message, "Remove it, or correct `engine`.");
     }
     if !has {
         let message = format!("engine {engine} needs `{wanted}`");

@@ -27,112 +27,37 @@ pub(crate) const ACTS_ON: [&str; 14] = [
 /// What it does not act on. `KEY=VALUE` means only that value.
 const NOT_YET: [(&str, &str); 32] = [
     ("witness", "no controller and no observer runs there"),
-    (
-        "quorum",
-        "no lease and no epoch is kept: only people move services",
-    ),
+    ("quorum", "no lease and no epoch is kept: only people move services"),
     ("people.*", "nobody's role or approval is checked"),
-    (
-        "alerts.channels.[]",
-        "nobody is told: watch exit codes and `lifeboat status`",
-    ),
+    ("alerts.channels.[]", "nobody is told: watch exit codes and `lifeboat status`"),
     ("alerts.rules", "nothing is measured against these limits"),
-    (
-        "regions.*.repository.classes",
-        "all data stays in the store's default class",
-    ),
-    (
-        "encryption.slots.[].kms",
-        "this slot is not made and opens nothing",
-    ),
-    (
-        "encryption.slots.[].command",
-        "this slot is not made and opens nothing",
-    ),
-    (
-        "services.*.strategy",
-        "nothing but the data is prepared in the other region",
-    ),
-    (
-        "services.*.depends_on",
-        "services are not started in this order",
-    ),
+    ("regions.*.repository.classes", "all data stays in the store's default class"),
+    ("encryption.slots.[].kms", "this slot is not made and opens nothing"),
+    ("encryption.slots.[].command", "this slot is not made and opens nothing"),
+    ("services.*.strategy", "nothing but the data is prepared in the other region"),
+    ("services.*.depends_on", "services are not started in this order"),
     ("services.*.configuration", "these files are not backed up"),
-    (
-        "services.*.buckets.*",
-        "the bucket is neither copied nor kept nor restored",
-    ),
-    (
-        "services.*.tables.*",
-        "the table is neither copied nor kept nor restored",
-    ),
-    (
-        "services.*.workloads.*",
-        "the workload is neither started nor scaled nor watched",
-    ),
-    (
-        "services.*.traffic.[]",
-        "the record is not changed when the service moves",
-    ),
+    ("services.*.buckets.*", "the bucket is neither copied nor kept nor restored"),
+    ("services.*.tables.*", "the table is neither copied nor kept nor restored"),
+    ("services.*.workloads.*", "the workload is neither started nor scaled nor watched"),
+    ("services.*.traffic.[]", "the record is not changed when the service moves"),
     ("services.*.failover", "the service does not move by itself"),
     ("services.*.drills.[]", "this is not rehearsed"),
-    (
-        "services.*.databases.*.engine=patroni",
-        "a Patroni cluster is not backed up",
-    ),
-    (
-        "services.*.databases.*.engine=rds",
-        "an RDS database is not backed up",
-    ),
-    (
-        "services.*.databases.*.engine=redshift",
-        "a Redshift database is not backed up",
-    ),
-    (
-        "services.*.databases.*.locations",
-        "nothing is done with what the cloud runs there",
-    ),
-    (
-        "services.*.databases.*.endpoint",
-        "the database is not observed there",
-    ),
-    (
-        "services.*.databases.*.snapshots",
-        "no snapshot is taken or copied",
-    ),
-    (
-        "services.*.databases.*.nodes.*.patroni",
-        "Patroni is not asked",
-    ),
-    (
-        "services.*.databases.*.backup.schedule",
-        "no backup starts by itself: use cron or a timer",
-    ),
-    (
-        "services.*.databases.*.backup.full_every",
-        "each backup reads every page anyway",
-    ),
-    (
-        "services.*.databases.*.wal.mode=stream",
-        "WAL is not streamed, only archived by command",
-    ),
+    ("services.*.databases.*.engine=patroni", "a Patroni cluster is not backed up"),
+    ("services.*.databases.*.engine=rds", "an RDS database is not backed up"),
+    ("services.*.databases.*.engine=redshift", "a Redshift database is not backed up"),
+    ("services.*.databases.*.locations", "nothing is done with what the cloud runs there"),
+    ("services.*.databases.*.endpoint", "the database is not observed there"),
+    ("services.*.databases.*.snapshots", "no snapshot is taken or copied"),
+    ("services.*.databases.*.nodes.*.patroni", "Patroni is not asked"),
+    ("services.*.databases.*.backup.schedule", "no backup starts by itself: use cron or a timer"),
+    ("services.*.databases.*.backup.full_every", "each backup reads every page anyway"),
+    ("services.*.databases.*.wal.mode=stream", "WAL is not streamed, only archived by command"),
     ("services.*.databases.*.wal.receivers", "no receiver runs"),
-    (
-        "services.*.databases.*.wal.acknowledge",
-        "no commit waits for another region",
-    ),
-    (
-        "services.*.databases.*.wal.flush_every",
-        "WAL is shipped a segment at a time",
-    ),
-    (
-        "services.*.databases.*.retention",
-        "nothing expires and nothing is locked",
-    ),
-    (
-        "services.*.databases.*.verify",
-        "no backup is restored to prove it",
-    ),
+    ("services.*.databases.*.wal.acknowledge", "no commit waits for another region"),
+    ("services.*.databases.*.wal.flush_every", "WAL is shipped a segment at a time"),
+    ("services.*.databases.*.retention", "nothing expires and nothing is locked"),
+    ("services.*.databases.*.verify", "no backup is restored to prove it"),
 ];
 
 pub(super) fn check(tree: &Node, findings: &mut Findings<'_>) {
@@ -164,24 +89,16 @@ fn asks_nothing(node: &Node) -> bool {
 /// Why a key is not acted on; `None` if it is, or if it only holds keys that are.
 pub(crate) fn not_protected(path: &Path, node: &Node) -> Option<&'static str> {
     let said = |value: &str| matches!(&node.value, Value::Text(text) if text == value);
-    let row = NOT_YET
-        .iter()
-        .find(|(pattern, _)| match pattern.split_once('=') {
-            Some((pattern, value)) => is(path, pattern) && said(value),
-            None => is(path, pattern),
-        });
+    let row = NOT_YET.iter().find(|(pattern, _)| match pattern.split_once('=') {
+        Some((pattern, value)) => is(path, pattern) && said(value),
+        None => is(path, pattern),
+    });
     if let Some((_, reason)) = row {
         return Some(reason);
     }
-    let known = ACTS_ON
-        .iter()
-        .chain(NOT_YET.iter().map(|(pattern, _)| pattern));
+    let known = ACTS_ON.iter().chain(NOT_YET.iter().map(|(pattern, _)| pattern));
     let leads_somewhere = known
-        .map(|pattern| {
-            pattern
-                .split_once('=')
-                .map_or(*pattern, |(pattern, _)| pattern)
-        })
+        .map(|pattern| pattern.split_once('=').map_or(*pattern, |(pattern, _)| pattern))
         .any(|pattern| compare(path, pattern) != Match::Apart);
     (!leads_somewhere).then_some("this version does nothing with this key")
 }

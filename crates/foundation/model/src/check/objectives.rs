@@ -20,12 +20,7 @@ pub(super) fn check(spec: &Spec, remarks: &mut Remarks<'_, '_>) {
         };
         for (database, settings) in &service.databases {
             let path = database_path(name, database);
-            let mut check = Check {
-                rpo: objectives.rpo,
-                path,
-                service,
-                remarks,
-            };
+            let mut check = Check { rpo: objectives.rpo, path, service, remarks };
             match settings.engine {
                 Engine::Postgres | Engine::Patroni => check.wal(settings),
                 Engine::Redshift => check.snapshots(settings),
@@ -46,9 +41,7 @@ struct Check<'a, 'b, 'c> {
 
 impl Check<'_, '_, '_> {
     fn add(&mut self, keys: &[&str], message: String, hint: &str) {
-        let path = keys
-            .iter()
-            .fold(self.path.clone(), |path, key| path.join(key));
+        let path = keys.iter().fold(self.path.clone(), |path, key| path.join(key));
         self.remarks.add(Severity::Objective, &path, message, hint);
     }
 
@@ -104,10 +97,7 @@ impl Check<'_, '_, '_> {
 
     fn stream(&mut self, database: &Database) {
         let rpo = self.rpo;
-        let flush = database
-            .wal
-            .flush_every
-            .unwrap_or_else(|| default_flush_every(rpo));
+        let flush = database.wal.flush_every.unwrap_or_else(|| default_flush_every(rpo));
         if rpo < flush {
             self.add(
                 &["wal", "flush_every"],

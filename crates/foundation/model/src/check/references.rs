@@ -28,10 +28,7 @@ const KEYS: [(&str, &str); 5] = [
 
 pub(super) fn check(tree: &Node, findings: &mut Findings<'_>) {
     let target = |path: &Path, table: &[(&str, &'static str)]| {
-        table
-            .iter()
-            .find(|(pattern, _)| is(path, pattern))
-            .map(|(_, section)| *section)
+        table.iter().find(|(pattern, _)| is(path, pattern)).map(|(_, section)| *section)
     };
     walk(tree, &Path::default(), &mut |path, key, node| {
         if let (Some(section), Some(key)) = (target(path, &KEYS), key) {

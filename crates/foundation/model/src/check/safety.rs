@@ -13,11 +13,7 @@ pub(super) fn check(spec: &Spec, remarks: &mut Remarks<'_, '_>) {
     let [quorum_unclear, witness_unclear] =
         ["quorum", "witness"].map(|key| remarks.findings.is_broken(&Path::from([key])));
     for (name, service) in &spec.services {
-        let Some(failover) = service
-            .failover
-            .as_ref()
-            .filter(|failover| failover.automatic)
-        else {
+        let Some(failover) = service.failover.as_ref().filter(|failover| failover.automatic) else {
             continue;
         };
         let path = service_path(name).join("failover").join("automatic");
@@ -70,23 +66,13 @@ fn check_slots(spec: &Spec, remarks: &mut Remarks<'_, '_>) {
 
 /// R8: two attempts to renew, the kill and the margin fit into one lease.
 fn check_lease(quorum: &Quorum, remarks: &mut Remarks<'_, '_>) {
-    let Quorum {
-        lease,
-        renew,
-        probe_timeout,
-        store_timeout,
-        fence_deadline,
-        margin,
-        ..
-    } = quorum;
+    let Quorum { lease, renew, probe_timeout, store_timeout, fence_deadline, margin, .. } = quorum;
     let section = Path::from(["quorum"]);
     let path = section.join("lease");
     if remarks.findings.is_broken(&section) {
         return;
     }
-    let attempt = renew
-        .saturating_add(*probe_timeout)
-        .saturating_add(*store_timeout);
+    let attempt = renew.saturating_add(*probe_timeout).saturating_add(*store_timeout);
     let kill = fence_deadline.saturating_add(*margin);
     let needed = attempt.saturating_add(attempt).saturating_add(kill);
     if needed > *lease {

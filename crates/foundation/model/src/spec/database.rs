@@ -39,9 +39,7 @@ impl Database {
         &'a self,
         region: &RegionName,
     ) -> impl Iterator<Item = (&'a NodeName, &'a PostgresNode)> {
-        self.nodes
-            .iter()
-            .filter(move |(_, node)| node.region == *region)
+        self.nodes.iter().filter(move |(_, node)| node.region == *region)
     }
 }
 
@@ -106,13 +104,7 @@ section! {
 impl Default for BackupSettings {
     fn default() -> Self {
         let compression = Compression::default();
-        Self {
-            schedule: None,
-            full_every: None,
-            compression,
-            workers: None,
-            rate_limit: None,
-        }
+        Self { schedule: None, full_every: None, compression, workers: None, rate_limit: None }
     }
 }
 

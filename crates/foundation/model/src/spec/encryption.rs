@@ -17,10 +17,7 @@ pub enum Encryption {
 impl Default for Encryption {
     /// Encryption cannot be forgotten: without a word about it, a recovery key is made.
     fn default() -> Self {
-        Self::Slots(Slots {
-            slots: vec![Slot::RecoveryKey(Empty {})],
-            writer: None,
-        })
+        Self::Slots(Slots { slots: vec![Slot::RecoveryKey(Empty {})], writer: None })
     }
 }
 

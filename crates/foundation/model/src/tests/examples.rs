@@ -17,15 +17,11 @@ fn root() -> PathBuf {
 #[test]
 fn all_examples_load_and_name_what_is_not_protected() {
     let folder = root().join("examples");
-    let mut files: Vec<PathBuf> = std::fs::read_dir(folder)
-        .unwrap()
-        .map(|entry| entry.unwrap().path())
-        .collect();
+    let mut files: Vec<PathBuf> =
+        std::fs::read_dir(folder).unwrap().map(|entry| entry.unwrap().path()).collect();
     files.sort();
-    let names: Vec<_> = files
-        .iter()
-        .map(|file| file.file_name().unwrap().to_str().unwrap())
-        .collect();
+    let names: Vec<_> =
+        files.iter().map(|file| file.file_name().unwrap().to_str().unwrap()).collect();
     assert_eq!(
         names,
         [
@@ -53,10 +49,7 @@ fn all_examples_load_and_name_what_is_not_protected() {
             .findings
             .iter()
             .map(|finding| {
-                format!(
-                    "{}:{} {}: {}",
-                    finding.line, finding.column, finding.path, finding.message
-                )
+                format!("{}:{} {}: {}", finding.line, finding.column, finding.path, finding.message)
             })
             .collect();
         insta::assert_snapshot!(name.trim_end_matches(".yaml"), missing.join("\n"));
@@ -70,10 +63,7 @@ fn the_schema_file_is_what_the_types_say() {
         std::fs::write(&path, schema_json()).unwrap();
     }
     let committed = std::fs::read_to_string(&path).unwrap();
-    assert!(
-        committed == schema_json(),
-        "run the tests with LIFEBOAT_UPDATE_SCHEMA=1 and commit"
-    );
+    assert!(committed == schema_json(), "run the tests with LIFEBOAT_UPDATE_SCHEMA=1 and commit");
 }
 
 /// Every key that the schema knows is either acted on or explained, so that no promise of a
@@ -84,10 +74,7 @@ fn every_key_is_acted_on_or_named_as_not_protected() {
     let mut paths = Vec::new();
     collect(&schema, &schema, &mut Vec::new(), &mut paths);
     assert!(paths.len() > 150, "only {} keys were found", paths.len());
-    let node = Node {
-        place: Place::START,
-        value: Value::Bool(true),
-    };
+    let node = Node { place: Place::START, value: Value::Bool(true) };
     let mut unexplained = BTreeSet::new();
     for path in paths {
         let reasons: Vec<_> = (1..=path.len())
@@ -120,11 +107,7 @@ fn collect(schema: &Json, root: &Json, at: &mut Vec<String>, paths: &mut Vec<Vec
     for (key, schema) in schema["properties"].as_object().into_iter().flatten() {
         below(key, schema);
     }
-    for (_, schema) in schema["patternProperties"]
-        .as_object()
-        .into_iter()
-        .flatten()
-    {
+    for (_, schema) in schema["patternProperties"].as_object().into_iter().flatten() {
         below("any", schema);
     }
     if schema["items"].is_object() {

@@ -77,47 +77,26 @@ fn words_look_as_people_write_them() {
     assert_eq!("64MiB".parse(), Ok(ByteSize(64 << 20)));
     assert_eq!("200MiB/s".parse(), Ok(ByteRate(200 << 20)));
     let id: DatabaseId = "payments/ledger".parse().unwrap();
-    assert_eq!(
-        (id.service.as_str(), id.database.as_str()),
-        ("payments", "ledger")
-    );
+    assert_eq!((id.service.as_str(), id.database.as_str()), ("payments", "ledger"));
     assert_eq!(id.to_string(), "payments/ledger");
 }
 
 #[test]
 fn segments_follow_each_other_at_every_size() {
     let name: SegmentName = "0000000100000000000000FF".parse().unwrap();
-    let next = |size: u64| {
-        name.next(SegmentSize::new(size).unwrap())
-            .unwrap()
-            .to_string()
-    };
+    let next = |size: u64| name.next(SegmentSize::new(size).unwrap()).unwrap().to_string();
     assert_eq!(next(16 << 20), "000000010000000100000000");
     assert_eq!(next(1 << 20), "000000010000000000000100");
     assert!(!name.fits(SegmentSize::new(64 << 20).unwrap()));
     assert_eq!(name.start(SegmentSize::new(64 << 20).unwrap()), None);
-    assert_eq!(
-        name.on(Timeline(0x1A)).to_string(),
-        "0000001A00000000000000FF"
-    );
+    assert_eq!(name.on(Timeline(0x1A)).to_string(), "0000001A00000000000000FF");
     let last: SegmentName = "00000001FFFFFFFF000000FF".parse().unwrap();
     assert_eq!(last.next(SegmentSize::DEFAULT), None);
 }
 
 #[test]
 fn what_is_no_lsn_is_refused() {
-    for text in [
-        "",
-        "0",
-        "0/",
-        "/0",
-        "0/123456789",
-        "g/0",
-        "+1/0",
-        "0/ 1",
-        "0/1/2",
-        "-1/0",
-    ] {
+    for text in ["", "0", "0/", "/0", "0/123456789", "g/0", "+1/0", "0/ 1", "0/1/2", "-1/0"] {
         assert!(text.parse::<Lsn>().is_err(), "{text:?} passed as an LSN");
     }
 }
@@ -138,73 +117,36 @@ fn what_is_no_wal_file_is_refused() {
         "../00000001000000000000",
         "éééééééééééé",
     ] {
-        assert!(
-            text.parse::<WalFileName>().is_err(),
-            "{text:?} passed as a WAL file"
-        );
+        assert!(text.parse::<WalFileName>().is_err(), "{text:?} passed as a WAL file");
     }
 }
 
 #[test]
 fn what_has_no_unit_or_a_wrong_one_is_refused() {
-    for text in [
-        "",
-        "5",
-        "m",
-        "5 m",
-        "-5m",
-        "5M",
-        "1.5h",
-        "5min",
-        "18446744073709551615d",
-        "5µs",
-    ] {
-        assert!(
-            text.parse::<TimeSpan>().is_err(),
-            "{text:?} passed as a duration"
-        );
+    for text in ["", "5", "m", "5 m", "-5m", "5M", "1.5h", "5min", "18446744073709551615d", "5µs"]
+    {
+        assert!(text.parse::<TimeSpan>().is_err(), "{text:?} passed as a duration");
     }
     for text in ["64", "64MB", "64M", "64mib", "16777217TiB", "1e3MiB"] {
-        assert!(
-            text.parse::<ByteSize>().is_err(),
-            "{text:?} passed as a size"
-        );
+        assert!(text.parse::<ByteSize>().is_err(), "{text:?} passed as a size");
     }
     for text in ["200MiB", "0MiB/s", "200/s", "200MiB/m"] {
-        assert!(
-            text.parse::<ByteRate>().is_err(),
-            "{text:?} passed as a rate"
-        );
+        assert!(text.parse::<ByteRate>().is_err(), "{text:?} passed as a rate");
     }
     for text in ["ledger", "a/b/c", "/b", "a/", "a b/c", "../x", "é/x"] {
-        assert!(
-            text.parse::<DatabaseId>().is_err(),
-            "{text:?} passed as a database"
-        );
+        assert!(text.parse::<DatabaseId>().is_err(), "{text:?} passed as a database");
     }
     for bytes in [0, 1 << 19, (1 << 24) + 1, 1 << 31] {
-        assert!(
-            SegmentSize::new(bytes).is_none(),
-            "{bytes} passed as a segment size"
-        );
+        assert!(SegmentSize::new(bytes).is_none(), "{bytes} passed as a segment size");
     }
 }
 
 #[test]
 fn a_target_says_what_it_is() {
     let at = "2026-11-20T14:03:07Z".parse().unwrap();
-    let target = RecoveryTarget::Time {
-        at,
-        inclusive: false,
-    };
+    let target = RecoveryTarget::Time { at, inclusive: false };
     assert_eq!(target.to_string(), "just before time 2026-11-20T14:03:07Z");
     let json = serde_json::to_string(&target).unwrap();
-    assert_eq!(
-        serde_json::from_str::<RecoveryTarget>(&json).unwrap(),
-        target
-    );
-    assert_eq!(
-        serde_json::to_string(&RecoveryTarget::Lsn(Lsn(1))).unwrap(),
-        r#"{"lsn":"0/1"}"#
-    );
+    assert_eq!(serde_json::from_str::<RecoveryTarget>(&json).unwrap(), target);
+    assert_eq!(serde_json::to_string(&RecoveryTarget::Lsn(Lsn(1))).unwrap(), r#"{"lsn":"0/1"}"#);
 }

@@ -16,9 +16,7 @@ fn controldata(major: u32) -> BTreeMap<String, String> {
 fn controldata_of(name: &str) -> BTreeMap<String, String> {
     let output = text(name);
     let pairs = output.lines().filter_map(|line| line.split_once(':'));
-    pairs
-        .map(|(name, value)| (name.to_owned(), value.trim().to_owned()))
-        .collect()
+    pairs.map(|(name, value)| (name.to_owned(), value.trim().to_owned())).collect()
 }
 
 fn state_name(state: State) -> &'static str {
@@ -46,104 +44,39 @@ fn date(time: Timestamp) -> String {
 fn as_controldata(control: &ControlFile) -> Vec<(&'static str, String)> {
     let (next, limits) = (control.next_transaction, control.limits);
     vec![
-        (
-            "pg_control version number",
-            control.release.control.to_string(),
-        ),
-        (
-            "Catalog version number",
-            control.release.catalog.to_string(),
-        ),
+        ("pg_control version number", control.release.control.to_string()),
+        ("Catalog version number", control.release.catalog.to_string()),
         ("Database system identifier", control.system.to_string()),
-        (
-            "Database cluster state",
-            state_name(control.state).to_owned(),
-        ),
+        ("Database cluster state", state_name(control.state).to_owned()),
         ("pg_control last modified", date(control.written)),
         ("Latest checkpoint location", control.checkpoint.to_string()),
-        (
-            "Latest checkpoint's REDO location",
-            control.redo.to_string(),
-        ),
-        (
-            "Latest checkpoint's TimeLineID",
-            control.timeline.to_string(),
-        ),
-        (
-            "Latest checkpoint's PrevTimeLineID",
-            control.previous_timeline.to_string(),
-        ),
-        (
-            "Latest checkpoint's full_page_writes",
-            on(control.full_page_writes),
-        ),
-        (
-            "Latest checkpoint's NextXID",
-            format!("{}:{}", next >> 32, next & 0xFFFF_FFFF),
-        ),
+        ("Latest checkpoint's REDO location", control.redo.to_string()),
+        ("Latest checkpoint's TimeLineID", control.timeline.to_string()),
+        ("Latest checkpoint's PrevTimeLineID", control.previous_timeline.to_string()),
+        ("Latest checkpoint's full_page_writes", on(control.full_page_writes)),
+        ("Latest checkpoint's NextXID", format!("{}:{}", next >> 32, next & 0xFFFF_FFFF)),
         ("Time of latest checkpoint", date(control.checkpoint_time)),
-        (
-            "Minimum recovery ending location",
-            control.minimum_recovery.to_string(),
-        ),
-        (
-            "Min recovery ending loc's timeline",
-            control.minimum_recovery_timeline.to_string(),
-        ),
+        ("Minimum recovery ending location", control.minimum_recovery.to_string()),
+        ("Min recovery ending loc's timeline", control.minimum_recovery_timeline.to_string()),
         ("Backup start location", control.backup_start.to_string()),
         ("Backup end location", control.backup_end.to_string()),
         (
             "End-of-backup record required",
-            if control.backup_end_required {
-                "yes"
-            } else {
-                "no"
-            }
-            .to_owned(),
+            if control.backup_end_required { "yes" } else { "no" }.to_owned(),
         ),
-        (
-            "wal_level setting",
-            format!("{:?}", control.wal_level).to_lowercase(),
-        ),
+        ("wal_level setting", format!("{:?}", control.wal_level).to_lowercase()),
         ("wal_log_hints setting", on(control.wal_log_hints)),
-        (
-            "max_connections setting",
-            limits.max_connections.to_string(),
-        ),
-        (
-            "max_worker_processes setting",
-            limits.max_worker_processes.to_string(),
-        ),
-        (
-            "max_wal_senders setting",
-            limits.max_wal_senders.to_string(),
-        ),
-        (
-            "max_prepared_xacts setting",
-            limits.max_prepared_transactions.to_string(),
-        ),
-        (
-            "max_locks_per_xact setting",
-            limits.max_locks_per_transaction.to_string(),
-        ),
-        (
-            "track_commit_timestamp setting",
-            on(control.track_commit_timestamp),
-        ),
+        ("max_connections setting", limits.max_connections.to_string()),
+        ("max_worker_processes setting", limits.max_worker_processes.to_string()),
+        ("max_wal_senders setting", limits.max_wal_senders.to_string()),
+        ("max_prepared_xacts setting", limits.max_prepared_transactions.to_string()),
+        ("max_locks_per_xact setting", limits.max_locks_per_transaction.to_string()),
+        ("track_commit_timestamp setting", on(control.track_commit_timestamp)),
         ("Database block size", control.block_size.to_string()),
-        (
-            "Blocks per segment of large relation",
-            control.segment_blocks.to_string(),
-        ),
+        ("Blocks per segment of large relation", control.segment_blocks.to_string()),
         ("WAL block size", control.wal_block_size.to_string()),
-        (
-            "Bytes per WAL segment",
-            control.wal_segment_size.bytes().to_string(),
-        ),
-        (
-            "Data page checksum version",
-            u32::from(control.data_checksums).to_string(),
-        ),
+        ("Bytes per WAL segment", control.wal_segment_size.bytes().to_string()),
+        ("Data page checksum version", u32::from(control.data_checksums).to_string()),
     ]
 }
 
@@ -156,12 +89,7 @@ fn control_files_of_every_version_read_as_pg_controldata_reads_them() {
         assert_eq!(control.release, release);
         let expected = controldata(release.major);
         for (name, value) in as_controldata(&control) {
-            assert_eq!(
-                expected.get(name),
-                Some(&value),
-                "{}: {name}",
-                release.major
-            );
+            assert_eq!(expected.get(name), Some(&value), "{}: {name}", release.major);
         }
     }
 }
@@ -184,10 +112,7 @@ fn every_flipped_bit_is_refused() {
         for bit in 0..(release.control_crc + 4) * 8 {
             let mut damaged = file.clone();
             damaged[bit / 8] ^= 1 << (bit % 8);
-            assert!(
-                ControlFile::parse(&damaged).is_err(),
-                "{release}, bit {bit}"
-            );
+            assert!(ControlFile::parse(&damaged).is_err(), "{release}, bit {bit}");
         }
     }
 }
@@ -197,13 +122,7 @@ fn versions_without_support_are_named() {
     let mut file = bytes("control/15");
     file[12..16].copy_from_slice(&201_909_212_u32.to_le_bytes());
     let error = ControlFile::parse(&file).unwrap_err();
-    assert_eq!(
-        error,
-        ControlError::UnknownVersion {
-            control: 1300,
-            catalog: 201_909_212
-        }
-    );
+    assert_eq!(error, ControlError::UnknownVersion { control: 1300, catalog: 201_909_212 });
     assert_eq!(error.at(Path::new("x")).code(), Code::ClusterUnsupported);
 }
 

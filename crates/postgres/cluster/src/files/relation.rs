@@ -59,21 +59,14 @@ impl Home {
     /// Whether the path, as names below the data directory, is such a directory.
     pub(super) fn of(names: &[&[u8]], release: &Release) -> Option<Self> {
         match names {
-            [b"global"] => Some(Self {
-                tablespace: SHARED_TABLESPACE,
-                database: 0,
-            }),
-            [b"base", database] => Some(Self {
-                tablespace: DEFAULT_TABLESPACE,
-                database: number(database)?,
-            }),
+            [b"global"] => Some(Self { tablespace: SHARED_TABLESPACE, database: 0 }),
+            [b"base", database] => {
+                Some(Self { tablespace: DEFAULT_TABLESPACE, database: number(database)? })
+            }
             [b"pg_tblspc", tablespace, version, database]
                 if *version == release.tablespace_directory().as_bytes() =>
             {
-                Some(Self {
-                    tablespace: number(tablespace)?,
-                    database: number(database)?,
-                })
+                Some(Self { tablespace: number(tablespace)?, database: number(database)? })
             }
             _ => None,
         }
@@ -96,26 +89,15 @@ impl Home {
             None => (name, Fork::Main),
         };
         let filenode = number(filenode).filter(|filenode| *filenode > 0)?;
-        let Self {
-            tablespace,
-            database,
-        } = self;
-        Some(Relation {
-            tablespace,
-            database,
-            filenode,
-            fork,
-            segment,
-        })
+        let Self { tablespace, database } = self;
+        Some(Relation { tablespace, database, filenode, fork, segment })
     }
 }
 
 /// Whether the name is that of a temporary relation's file: `t3_16384`, also with fork and
 /// segment.
 pub(super) fn is_temporary(name: &[u8]) -> bool {
-    let Some((backend, rest)) = name
-        .strip_prefix(b"t")
-        .and_then(|name| split_at(name, b'_'))
+    let Some((backend, rest)) = name.strip_prefix(b"t").and_then(|name| split_at(name, b'_'))
     else {
         return false;
     };
@@ -141,9 +123,7 @@ fn fork_of(name: &[u8]) -> Option<Fork> {
 /// A number as PostgreSQL writes it into names: digits without leading zeros.
 pub(super) fn number(digits: &[u8]) -> Option<u32> {
     let plain = is_digits(digits) && (digits.len() == 1 || !digits.starts_with(b"0"));
-    plain
-        .then(|| std::str::from_utf8(digits).ok()?.parse().ok())
-        .flatten()
+    plain.then(|| std::str::from_utf8(digits).ok()?.parse().ok()).flatten()
 }
 
 fn is_digits(bytes: &[u8]) -> bool {

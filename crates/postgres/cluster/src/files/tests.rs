@@ -17,9 +17,7 @@ struct Directory {
 impl Directory {
     /// What every data directory has.
     fn new() -> Self {
-        let directory = Self {
-            place: tempfile::tempdir().unwrap(),
-        };
+        let directory = Self { place: tempfile::tempdir().unwrap() };
         for name in ["base", "global", "pg_tblspc", "pg_wal", "pg_xact"] {
             directory.folder(name);
         }
@@ -67,9 +65,7 @@ impl Directory {
         let listing = self.list();
         let files = listing.entries.iter().filter(|entry| entry.is_file());
         let paths = files.filter_map(|entry| entry.path.strip_prefix(prefix).ok());
-        paths
-            .map(|path| path.to_str().unwrap().to_owned())
-            .collect()
+        paths.map(|path| path.to_str().unwrap().to_owned()).collect()
     }
 }
 
@@ -141,26 +137,11 @@ fn what_postgresql_leaves_out_is_left_out() {
     ]);
     assert_eq!(
         directory.below(""),
-        [
-            "PG_VERSION",
-            "current_logfiles",
-            "log/backup_label",
-            "global/pg_control"
-        ]
+        ["PG_VERSION", "current_logfiles", "log/backup_label", "global/pg_control"]
     );
     let listing = directory.list();
-    for name in [
-        "pg_dynshmem",
-        "pg_replslot",
-        "pg_stat_tmp",
-        "pg_subtrans",
-        "pg_wal",
-    ] {
-        let entry = listing
-            .entries
-            .iter()
-            .find(|entry| entry.path == Path::new(name))
-            .unwrap();
+    for name in ["pg_dynshmem", "pg_replslot", "pg_stat_tmp", "pg_subtrans", "pg_wal"] {
+        let entry = listing.entries.iter().find(|entry| entry.path == Path::new(name)).unwrap();
         assert_eq!(entry.kind, Kind::Directory, "{name} is kept, empty");
     }
     assert_eq!(listing.notes, Vec::<String>::new());
@@ -172,14 +153,9 @@ fn version_17_keeps_a_place_for_wal_summaries() {
     let paths = |major| {
         let listing = list(&directory.root(), Release::of_major(major).unwrap()).unwrap();
         let paths = listing.entries.into_iter().map(|entry| entry.path);
-        paths
-            .filter(|path| path.starts_with("pg_wal"))
-            .collect::<Vec<_>>()
+        paths.filter(|path| path.starts_with("pg_wal")).collect::<Vec<_>>()
     };
-    assert_eq!(
-        paths(16),
-        [Path::new("pg_wal"), Path::new("pg_wal/archive_status")]
-    );
+    assert_eq!(paths(16), [Path::new("pg_wal"), Path::new("pg_wal/archive_status")]);
     assert_eq!(paths(17).last().unwrap(), Path::new("pg_wal/summaries"));
 }
 
@@ -199,53 +175,29 @@ fn unlogged_relations_keep_their_init_fork_and_temporary_ones_nothing() {
         "base/5/t3_",
         "base/6/100",
     ]);
-    assert_eq!(
-        directory.below("base"),
-        ["5/1000", "5/100_init", "5/t3_", "6/100"]
-    );
+    assert_eq!(directory.below("base"), ["5/1000", "5/100_init", "5/t3_", "6/100"]);
 }
 
 #[test]
 fn tablespaces_are_followed_into_their_version_directory_only() {
     let directory = Directory::new();
     let place = directory.outside("fast");
-    for name in [
-        "PG_15_202209061/5/16400",
-        "PG_14_202107181/5/16400",
-        "lost+found",
-    ] {
+    for name in ["PG_15_202209061/5/16400", "PG_14_202107181/5/16400", "lost+found"] {
         fs::create_dir_all(place.join(name).parent().unwrap()).unwrap();
         fs::write(place.join(name), "x").unwrap();
     }
     symlink(&place, directory.root().join("pg_tblspc/16390")).unwrap();
-    symlink(
-        directory.outside("empty"),
-        directory.root().join("pg_tblspc/16391"),
-    )
-    .unwrap();
+    symlink(directory.outside("empty"), directory.root().join("pg_tblspc/16391")).unwrap();
     let listing = directory.list();
     assert_eq!(
-        listing
-            .tablespaces
-            .iter()
-            .map(|tablespace| tablespace.oid)
-            .collect::<Vec<_>>(),
+        listing.tablespaces.iter().map(|tablespace| tablespace.oid).collect::<Vec<_>>(),
         [16390, 16391]
     );
     assert_eq!(listing.tablespaces[0].location, place);
-    assert_eq!(
-        directory.below("pg_tblspc"),
-        [format!("16390/{VERSION}/5/16400")]
-    );
+    assert_eq!(directory.below("pg_tblspc"), [format!("16390/{VERSION}/5/16400")]);
     let relation = listing.entries.iter().find_map(Entry::relation).unwrap();
-    assert_eq!(
-        (relation.tablespace, relation.database, relation.filenode),
-        (16390, 5, 16400)
-    );
-    let links = listing
-        .entries
-        .iter()
-        .filter(|entry| entry.kind == Kind::TablespaceLink);
+    assert_eq!((relation.tablespace, relation.database, relation.filenode), (16390, 5, 16400));
+    let links = listing.entries.iter().filter(|entry| entry.kind == Kind::TablespaceLink);
     assert_eq!(links.count(), 2);
 }
 
@@ -253,21 +205,11 @@ fn tablespaces_are_followed_into_their_version_directory_only() {
 fn a_tablespace_inside_the_data_directory_is_listed_once() {
     let directory = Directory::new();
     directory.file(&format!("mine/{VERSION}/5/16400"), "x");
-    symlink(
-        directory.root().join("mine"),
-        directory.root().join("pg_tblspc/16390"),
-    )
-    .unwrap();
+    symlink(directory.root().join("mine"), directory.root().join("pg_tblspc/16390")).unwrap();
     let files = directory.below("");
-    let hits = files
-        .iter()
-        .filter(|name| name.ends_with("16400"))
-        .collect::<Vec<_>>();
+    let hits = files.iter().filter(|name| name.ends_with("16400")).collect::<Vec<_>>();
     assert_eq!(hits, [&format!("pg_tblspc/16390/{VERSION}/5/16400")]);
-    assert_eq!(
-        directory.list().notes,
-        ["tablespace 16390 lies inside the data directory"]
-    );
+    assert_eq!(directory.list().notes, ["tablespace 16390 lies inside the data directory"]);
 }
 
 #[test]
@@ -275,48 +217,26 @@ fn a_tablespace_in_place_is_a_directory() {
     let directory = Directory::new();
     directory.file(&format!("pg_tblspc/16390/{VERSION}/5/16400"), "x");
     let listing = directory.list();
-    assert_eq!(
-        listing
-            .entries
-            .iter()
-            .find_map(Entry::relation)
-            .unwrap()
-            .tablespace,
-        16390
-    );
+    assert_eq!(listing.entries.iter().find_map(Entry::relation).unwrap().tablespace, 16390);
     assert_eq!(listing.tablespaces, []);
 }
 
 #[test]
 fn tablespaces_that_cannot_be_right_are_refused() {
     let missing = Directory::new();
-    symlink(
-        "/nonexistent/lifeboat",
-        missing.root().join("pg_tblspc/16390"),
-    )
-    .unwrap();
-    assert_eq!(
-        missing.try_list().unwrap_err().code(),
-        Code::SourceFileUnreadable
-    );
+    symlink("/nonexistent/lifeboat", missing.root().join("pg_tblspc/16390")).unwrap();
+    assert_eq!(missing.try_list().unwrap_err().code(), Code::SourceFileUnreadable);
 
     let twice = Directory::new();
     let place = twice.outside("fast");
     symlink(&place, twice.root().join("pg_tblspc/16390")).unwrap();
     symlink(&place, twice.root().join("pg_tblspc/16391")).unwrap();
-    assert_eq!(
-        twice.try_list().unwrap_err().code(),
-        Code::DataDirectoryInvalid
-    );
+    assert_eq!(twice.try_list().unwrap_err().code(), Code::DataDirectoryInvalid);
 
     let around = Directory::new();
     let version = around.outside(&format!("around/{VERSION}"));
     fs::rename(around.root(), version.join("data")).unwrap();
-    symlink(
-        version.parent().unwrap(),
-        version.join("data/pg_tblspc/16390"),
-    )
-    .unwrap();
+    symlink(version.parent().unwrap(), version.join("data/pg_tblspc/16390")).unwrap();
     let failure = list(&version.join("data"), Release::of_major(15).unwrap()).unwrap_err();
     assert_eq!(failure.code(), Code::DataDirectoryInvalid);
 }
@@ -328,11 +248,7 @@ fn links_outside_of_pg_tblspc_are_content() {
     fs::write(elsewhere.join("0001"), "x").unwrap();
     fs::write(elsewhere.join("site.conf"), "abc").unwrap();
     symlink(&elsewhere, directory.root().join("pg_xact/moved")).unwrap();
-    symlink(
-        elsewhere.join("site.conf"),
-        directory.root().join("site.conf"),
-    )
-    .unwrap();
+    symlink(elsewhere.join("site.conf"), directory.root().join("site.conf")).unwrap();
     symlink("nowhere", directory.root().join("dangling")).unwrap();
     fs::remove_dir(directory.root().join("pg_wal")).unwrap();
     symlink(&elsewhere, directory.root().join("pg_wal")).unwrap();
@@ -352,29 +268,19 @@ fn a_loop_of_links_ends() {
     let directory = Directory::new();
     symlink("..", directory.root().join("base/again")).unwrap();
     let notes = directory.list().notes;
-    assert!(
-        notes[0].ends_with("the link leads to one of its parents"),
-        "{notes:?}"
-    );
+    assert!(notes[0].ends_with("the link leads to one of its parents"), "{notes:?}");
 
     directory.folder("a");
     directory.folder("b");
     symlink("../b", directory.root().join("a/b")).unwrap();
     symlink("../a", directory.root().join("b/a")).unwrap();
-    assert_eq!(
-        directory.try_list().unwrap_err().code(),
-        Code::DataDirectoryInvalid
-    );
+    assert_eq!(directory.try_list().unwrap_err().code(), Code::DataDirectoryInvalid);
 }
 
 #[test]
 fn special_files_are_skipped_with_a_note() {
     let directory = Directory::new();
-    nix::unistd::mkfifo(
-        &directory.root().join("pipe"),
-        nix::sys::stat::Mode::S_IRWXU,
-    )
-    .unwrap();
+    nix::unistd::mkfifo(&directory.root().join("pipe"), nix::sys::stat::Mode::S_IRWXU).unwrap();
     let _socket = std::os::unix::net::UnixListener::bind(directory.root().join(".s")).unwrap();
     let notes = directory.list().notes;
     assert!(notes[0].ends_with("it is a socket"), "{notes:?}");
@@ -389,11 +295,7 @@ fn names_may_hold_any_byte_and_modes_are_kept() {
     let mode = fs::Permissions::from_mode(0o640);
     fs::set_permissions(directory.root().join(name), mode).unwrap();
     let listing = directory.list();
-    let entry = listing
-        .entries
-        .iter()
-        .find(|entry| entry.path.as_os_str() == name)
-        .unwrap();
+    let entry = listing.entries.iter().find(|entry| entry.path.as_os_str() == name).unwrap();
     assert_eq!(entry.mode, 0o640);
     assert!(entry.modified > Timestamp::UNIX_EPOCH);
 }
@@ -402,25 +304,16 @@ fn names_may_hold_any_byte_and_modes_are_kept() {
 fn a_directory_without_pg_version_or_control_file_is_refused() {
     let directory = Directory::new();
     fs::remove_file(directory.root().join("global/pg_control")).unwrap();
-    assert_eq!(
-        directory.try_list().unwrap_err().code(),
-        Code::SourceFileUnreadable
-    );
+    assert_eq!(directory.try_list().unwrap_err().code(), Code::SourceFileUnreadable);
     fs::remove_file(directory.root().join("PG_VERSION")).unwrap();
-    assert_eq!(
-        directory.try_list().unwrap_err().code(),
-        Code::DataDirectoryInvalid
-    );
+    assert_eq!(directory.try_list().unwrap_err().code(), Code::DataDirectoryInvalid);
 }
 
 #[test]
 fn block_numbers_continue_over_segments() {
     assert_eq!(relation_file_offset_block(0, 131_072), Some(0));
     assert_eq!(relation_file_offset_block(3, 131_072), Some(393_216));
-    assert_eq!(
-        relation_file_offset_block(32_767, 131_072),
-        Some(4_294_836_224)
-    );
+    assert_eq!(relation_file_offset_block(32_767, 131_072), Some(4_294_836_224));
     assert_eq!(relation_file_offset_block(32_768, 131_072), None);
 }
 
@@ -428,18 +321,13 @@ fn block_numbers_continue_over_segments() {
 fn only_names_that_postgresql_makes_are_relations() {
     let release = Release::of_major(15).unwrap();
     let home = Home::of(&[b"base", b"5"], release).unwrap();
-    for name in [
-        "", "0", "01", "1.0", "1.", ".1", "1_", "1_x", "1_vm.", "1.1_vm", "1.2.3", "-1",
-    ] {
+    for name in ["", "0", "01", "1.0", "1.", ".1", "1_", "1_x", "1_vm.", "1.1_vm", "1.2.3", "-1"] {
         assert_eq!(home.relation(name.as_bytes()), None, "{name}");
     }
     assert_eq!(home.relation(b"4294967296"), None);
     assert!(home.relation(b"4294967295").is_some());
     assert_eq!(Home::of(&[b"base", b"pgsql_tmp"], release), None);
-    assert_eq!(
-        Home::of(&[b"pg_tblspc", b"9", b"PG_14_202107181", b"5"], release),
-        None
-    );
+    assert_eq!(Home::of(&[b"pg_tblspc", b"9", b"PG_14_202107181", b"5"], release), None);
 }
 
 #[test]

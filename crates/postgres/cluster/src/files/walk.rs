@@ -34,19 +34,9 @@ pub(super) struct Walk<'a> {
 impl<'a> Walk<'a> {
     pub(super) fn new(root: &'a Path, release: &'a Release) -> Outcome<Self> {
         let true_root = fs::canonicalize(root).map_err(|error| unreadable(root, error))?;
-        let listing = Listing {
-            entries: Vec::new(),
-            tablespaces: Vec::new(),
-            notes: Vec::new(),
-        };
-        let mut walk = Self {
-            root,
-            true_root,
-            release,
-            inside: BTreeSet::new(),
-            control: None,
-            listing,
-        };
+        let listing = Listing { entries: Vec::new(), tablespaces: Vec::new(), notes: Vec::new() };
+        let mut walk =
+            Self { root, true_root, release, inside: BTreeSet::new(), control: None, listing };
         walk.find_tablespaces()?;
         Ok(walk)
     }
@@ -54,10 +44,7 @@ impl<'a> Walk<'a> {
     pub(super) fn run(mut self) -> Outcome<Listing> {
         self.directory(Path::new(""), 0)?;
         let Some(control) = self.control else {
-            return Err(unreadable(
-                &self.root.join(control::PATH),
-                ErrorKind::NotFound.into(),
-            ));
+            return Err(unreadable(&self.root.join(control::PATH), ErrorKind::NotFound.into()));
         };
         self.listing.entries.push(control);
         Ok(self.listing)
@@ -73,10 +60,7 @@ impl<'a> Walk<'a> {
                 continue;
             };
             let Some(oid) = number(&name) else {
-                self.note(format!(
-                    "{} is no tablespace: its link is not listed",
-                    full.display()
-                ));
+                self.note(format!("{} is no tablespace: its link is not listed", full.display()));
                 continue;
             };
             // A tablespace that is not mounted is a hole in the backup, not an empty place.
@@ -98,9 +82,7 @@ impl<'a> Walk<'a> {
             }
             self.listing.tablespaces.push(Tablespace { oid, location });
         }
-        self.listing
-            .tablespaces
-            .sort_by_key(|tablespace| tablespace.oid);
+        self.listing.tablespaces.sort_by_key(|tablespace| tablespace.oid);
         Ok(())
     }
 
@@ -113,9 +95,7 @@ impl<'a> Walk<'a> {
         let home = Home::of(&names_of(path), self.release);
         // A directory that vanished was a database that was dropped.
         let names = self.names(path)?.unwrap_or_default();
-        let unlogged = home
-            .filter(|home| home.is_database())
-            .map(|home| unlogged(home, &names));
+        let unlogged = home.filter(|home| home.is_database()).map(|home| unlogged(home, &names));
         for name in names {
             let relation = home.and_then(|home| home.relation(&name));
             if let Some(unlogged) = &unlogged {
@@ -197,26 +177,17 @@ impl<'a> Walk<'a> {
     ) -> Outcome<()> {
         let found = match fs::metadata(full) {
             Err(error) if error.kind() == ErrorKind::NotFound => {
-                self.note(format!(
-                    "skipped {}: the link leads nowhere",
-                    full.display()
-                ));
+                self.note(format!("skipped {}: the link leads nowhere", full.display()));
                 return Ok(());
             }
             found => found.map_err(|error| unreadable(full, error))?,
         };
         if found.is_dir() && leads_back(full)? {
-            self.note(format!(
-                "skipped {}: the link leads to one of its parents",
-                full.display()
-            ));
+            self.note(format!("skipped {}: the link leads to one of its parents", full.display()));
             return Ok(());
         }
         if !is_emptied(&names_of(&path)) {
-            self.note(format!(
-                "{} is a link: its content is backed up in place",
-                full.display()
-            ));
+            self.note(format!("{} is a link: its content is backed up in place", full.display()));
         }
         self.plain(path, &found, relation, depth)
     }
@@ -242,13 +213,7 @@ impl<'a> Walk<'a> {
         let size = if found.is_file() { found.len() } else { 0 };
         let nanoseconds = i32::try_from(found.mtime_nsec()).unwrap_or_default();
         let modified = Timestamp::new(found.mtime(), nanoseconds).unwrap_or_default();
-        let entry = Entry {
-            path,
-            kind,
-            size,
-            mode: found.mode() & 0o7777,
-            modified,
-        };
+        let entry = Entry { path, kind, size, mode: found.mode() & 0o7777, modified };
         if kind == Kind::Control {
             self.control = Some(entry);
         } else {
@@ -257,10 +222,7 @@ impl<'a> Walk<'a> {
     }
 
     fn knows(&self, oid: u32) -> bool {
-        self.listing
-            .tablespaces
-            .iter()
-            .any(|tablespace| tablespace.oid == oid)
+        self.listing.tablespaces.iter().any(|tablespace| tablespace.oid == oid)
     }
 
     fn note(&mut self, note: String) {
@@ -294,19 +256,14 @@ impl<'a> Walk<'a> {
 /// Whether a link leads to a directory that holds the link: following it would never end.
 fn leads_back(full: &Path) -> Outcome<bool> {
     let canonical = |path: &Path| fs::canonicalize(path).map_err(|error| unreadable(path, error));
-    let parent = full
-        .parent()
-        .map_or_else(|| Ok(PathBuf::new()), canonical)?;
+    let parent = full.parent().map_or_else(|| Ok(PathBuf::new()), canonical)?;
     Ok(parent.starts_with(canonical(full)?))
 }
 
 /// File numbers of unlogged relations: those with an init fork.
 fn unlogged(home: Home, names: &[Vec<u8>]) -> BTreeSet<u32> {
     let relations = names.iter().filter_map(|name| home.relation(name));
-    relations
-        .filter(|it| it.fork == Fork::Init)
-        .map(|relation| relation.filenode)
-        .collect()
+    relations.filter(|it| it.fork == Fork::Init).map(|relation| relation.filenode).collect()
 }
 
 fn kind_of(names: &[&[u8]]) -> Kind {
@@ -345,10 +302,7 @@ fn present<T>(path: &Path, found: io::Result<T>) -> Outcome<Option<T>> {
 }
 
 fn unreadable(path: &Path, error: io::Error) -> Failure {
-    Failure::new(
-        Code::SourceFileUnreadable,
-        format!("cannot read {}", path.display()),
-    )
-    .because(error)
-    .hint("Run as the user that owns the data directory, and check disk and mounts.")
+    Failure::new(Code::SourceFileUnreadable, format!("cannot read {}", path.display()))
+        .because(error)
+        .hint("Run as the user that owns the data directory, and check disk and mounts.")
 }

@@ -7,9 +7,7 @@ use super::*;
 use crate::tests::unpacked;
 
 fn number<T: std::str::FromStr>(value: &Value) -> T {
-    let text = value
-        .as_str()
-        .map_or_else(|| value.to_string(), str::to_owned);
+    let text = value.as_str().map_or_else(|| value.to_string(), str::to_owned);
     text.parse().ok().unwrap()
 }
 
@@ -31,15 +29,11 @@ fn rewritten(original: &[u8], major: u32) -> Vec<u8> {
         };
         writer.file(&file).unwrap();
     }
-    let ranges = value["WAL-Ranges"]
-        .as_array()
-        .unwrap()
-        .iter()
-        .map(|range| WalRange {
-            timeline: Timeline(number(&range["Timeline"])),
-            start: number(&range["Start-LSN"]),
-            end: number(&range["End-LSN"]),
-        });
+    let ranges = value["WAL-Ranges"].as_array().unwrap().iter().map(|range| WalRange {
+        timeline: Timeline(number(&range["Timeline"])),
+        start: number(&range["Start-LSN"]),
+        end: number(&range["End-LSN"]),
+    });
     writer.finish(&ranges.collect::<Vec<_>>()).unwrap()
 }
 
@@ -48,11 +42,7 @@ fn the_manifests_of_real_servers_are_written_byte_for_byte() {
     for major in [15, 18] {
         let original = unpacked(&format!("manifest/{major}.zst"));
         let written = rewritten(&original, major);
-        assert!(
-            written == original,
-            "version {major}: {}",
-            String::from_utf8_lossy(&written)
-        );
+        assert!(written == original, "version {major}: {}", String::from_utf8_lossy(&written));
     }
 }
 
@@ -61,14 +51,8 @@ fn the_checksum_is_that_of_the_content() {
     let manifest = unpacked("manifest/15.zst");
     let value: Value = serde_json::from_slice(&manifest).unwrap();
     let files = value["Files"].as_array().unwrap();
-    let version = files
-        .iter()
-        .find(|file| file["Path"] == "PG_VERSION")
-        .unwrap();
-    assert_eq!(
-        version["Checksum"],
-        hex::encode(crc32c::crc32c(b"15\n").to_le_bytes())
-    );
+    let version = files.iter().find(|file| file["Path"] == "PG_VERSION").unwrap();
+    assert_eq!(version["Checksum"], hex::encode(crc32c::crc32c(b"15\n").to_le_bytes()));
 }
 
 #[test]

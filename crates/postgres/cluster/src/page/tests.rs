@@ -4,12 +4,8 @@ use super::*;
 use crate::tests::unpacked;
 
 /// File, block number of its first page, number of pages: written by servers with checksums.
-const GOLDEN: [(&str, u32, usize); 4] = [
-    ("heap", 0, 2),
-    ("btree", 0, 2),
-    ("vm", 0, 1),
-    ("heap_last", 30, 1),
-];
+const GOLDEN: [(&str, u32, usize); 4] =
+    [("heap", 0, 2), ("btree", 0, 2), ("vm", 0, 1), ("heap_last", 30, 1)];
 
 fn golden_pages() -> Vec<(Vec<u8>, u32)> {
     let mut pages = Vec::new();
@@ -31,10 +27,7 @@ fn pages_of_real_servers_are_valid_at_their_block_only() {
         assert!(page_lsn(&page) > Lsn(0x10_0000) && page_lsn(&page) < Lsn(0x200_0000));
         assert!(!is_new(&page));
         let elsewhere = check_page(&page, block + 1, true);
-        assert!(
-            matches!(elsewhere, PageState::BadChecksum { .. }),
-            "{elsewhere:?}"
-        );
+        assert!(matches!(elsewhere, PageState::BadChecksum { .. }), "{elsewhere:?}");
     }
 }
 
@@ -69,14 +62,8 @@ fn headers_that_postgresql_refuses_are_named() {
         check_page(&page, 0, false)
     };
     assert_eq!(with(10, 0x0008), PageState::BadHeader(HeaderFault::Flags));
-    assert_eq!(
-        with(12, 0x1FF0),
-        PageState::BadHeader(HeaderFault::Pointers)
-    );
-    assert_eq!(
-        with(16, 0x2001),
-        PageState::BadHeader(HeaderFault::Pointers)
-    );
+    assert_eq!(with(12, 0x1FF0), PageState::BadHeader(HeaderFault::Pointers));
+    assert_eq!(with(16, 0x2001), PageState::BadHeader(HeaderFault::Pointers));
     assert_eq!(with(18, 0x1004), PageState::BadHeader(HeaderFault::Layout));
     assert_eq!(with(18, 0x2003), PageState::BadHeader(HeaderFault::Layout));
     assert_eq!(with(8, 0xFFFF), PageState::Valid, "checksums are off");

@@ -36,12 +36,7 @@ pub fn debian_clusters(root: &Path) -> Vec<DebianCluster> {
             if config_file.exists() {
                 let sources = read_sources(&config_file, None).ok();
                 let data_directory = sources.map(|sources| sources.data_directory);
-                clusters.push(DebianCluster {
-                    release,
-                    name,
-                    config_file,
-                    data_directory,
-                });
+                clusters.push(DebianCluster { release, name, config_file, data_directory });
             }
         }
     }

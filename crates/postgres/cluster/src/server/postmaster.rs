@@ -40,11 +40,7 @@ impl Postmaster {
         let lines: Vec<_> = content.lines().map(str::trim).collect();
         let line = |at: usize| lines.get(at).copied().filter(|line| !line.is_empty());
         // A single-user server writes its number negative.
-        let pid = line(0)?
-            .parse::<i32>()
-            .ok()?
-            .checked_abs()
-            .filter(|pid| *pid > 0)?;
+        let pid = line(0)?.parse::<i32>().ok()?.checked_abs().filter(|pid| *pid > 0)?;
         Some(Self {
             pid,
             data_directory: PathBuf::from(line(1)?),
@@ -76,11 +72,7 @@ pub fn running(data_directory: &Path) -> Outcome<Running> {
         return Ok(Running::Server(postmaster));
     }
     let orphans = processes_in(data_directory);
-    Ok(if orphans.is_empty() {
-        Running::No
-    } else {
-        Running::Orphans(orphans)
-    })
+    Ok(if orphans.is_empty() { Running::No } else { Running::Orphans(orphans) })
 }
 
 /// Whether the process lives and can be that server: after a crash its number may be another's.
@@ -104,10 +96,7 @@ fn processes_in(directory: &Path) -> Vec<i32> {
         std::fs::read_to_string(format!("/proc/{pid}/comm"))
             .is_ok_and(|name| name.starts_with("postgres") || name.starts_with("postmaster"))
     };
-    numbers
-        .filter(is_postgres)
-        .filter(|pid| works_in(*pid, directory) == Some(true))
-        .collect()
+    numbers.filter(is_postgres).filter(|pid| works_in(*pid, directory) == Some(true)).collect()
 }
 
 /// The `config_file` that a server was last started with, as `postmaster.opts` tells; Debian's

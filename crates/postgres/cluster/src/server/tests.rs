@@ -23,10 +23,7 @@ fn the_pid_file_of_a_server_is_read() {
         }
     );
     let starting = Postmaster::parse("-17\n/srv/data\n1795222424\n").unwrap();
-    assert_eq!(
-        (starting.pid, starting.port, starting.ready),
-        (17, None, false)
-    );
+    assert_eq!((starting.pid, starting.port, starting.ready), (17, None, false));
     for broken in ["", "x\n/d\n", "0\n/d\n", "12\n", "-2147483648\n/d\n"] {
         assert_eq!(Postmaster::parse(broken), None, "{broken:?}");
     }
@@ -40,13 +37,7 @@ impl Process {
     fn start(directory: &Path, program: &str) -> Self {
         let path = directory.join(program);
         fs::copy("/bin/sleep", &path).unwrap();
-        Self(
-            Command::new(path)
-                .arg("600")
-                .current_dir(directory)
-                .spawn()
-                .unwrap(),
-        )
+        Self(Command::new(path).arg("600").current_dir(directory).spawn().unwrap())
     }
 
     fn pid(&self) -> i32 {
@@ -91,10 +82,7 @@ fn a_number_that_now_belongs_to_another_process_is_stale() {
 fn backends_that_outlive_their_server_are_found() {
     let directory = tempfile::tempdir().unwrap();
     let process = Process::start(directory.path(), "postgres");
-    assert_eq!(
-        running(directory.path()).unwrap(),
-        Running::Orphans(vec![process.pid()])
-    );
+    assert_eq!(running(directory.path()).unwrap(), Running::Orphans(vec![process.pid()]));
 }
 
 #[test]
@@ -108,22 +96,14 @@ fn the_configuration_of_the_last_start_is_known() {
                   \"-c\" \"config_file=/etc/postgresql/15/main/postgresql.conf\"\n";
     let config = PathBuf::from("/etc/postgresql/15/main/postgresql.conf");
     assert_eq!(options(debian), Some(config));
-    assert_eq!(
-        options("/bin/postgres \"--config-file=/x y.conf\"\n"),
-        Some("/x y.conf".into())
-    );
+    assert_eq!(options("/bin/postgres \"--config-file=/x y.conf\"\n"), Some("/x y.conf".into()));
     assert_eq!(options("/bin/postgres \"-D\" \"/data\"\n"), None);
 }
 
 #[test]
 fn debians_clusters_are_listed_with_their_data_directories() {
     let root = tempfile::tempdir().unwrap();
-    for (version, name) in [
-        ("15", "main"),
-        ("13", "old"),
-        ("15", "archive"),
-        ("9.6", "gone"),
-    ] {
+    for (version, name) in [("15", "main"), ("13", "old"), ("15", "archive"), ("9.6", "gone")] {
         let folder = root.path().join(version).join(name);
         fs::create_dir_all(&folder).unwrap();
         let content = format!("data_directory = '/var/lib/postgresql/{version}/{name}'\n");
@@ -131,10 +111,7 @@ fn debians_clusters_are_listed_with_their_data_directories() {
     }
     fs::create_dir_all(root.path().join("15/empty")).unwrap();
     let clusters = debian_clusters(root.path());
-    let names: Vec<_> = clusters
-        .iter()
-        .map(|it| (it.release.major, it.name.as_str()))
-        .collect();
+    let names: Vec<_> = clusters.iter().map(|it| (it.release.major, it.name.as_str())).collect();
     assert_eq!(names, [(13, "old"), (15, "archive"), (15, "main")]);
     let data = clusters[2].data_directory.as_deref();
     assert_eq!(data, Some(Path::new("/var/lib/postgresql/15/main")));
@@ -149,14 +126,8 @@ fn versions_and_programs_are_found_or_named_as_missing() {
         data_version(directory.path())
     };
     assert_eq!(version("16\n").unwrap().major, 16);
-    assert_eq!(
-        version("9.6\n").unwrap_err().code(),
-        Code::ClusterUnsupported
-    );
-    assert_eq!(
-        version("12\n").unwrap_err().code(),
-        Code::ClusterUnsupported
-    );
+    assert_eq!(version("9.6\n").unwrap_err().code(), Code::ClusterUnsupported);
+    assert_eq!(version("12\n").unwrap_err().code(), Code::ClusterUnsupported);
     fs::remove_file(directory.path().join("PG_VERSION")).unwrap();
     let failure = data_version(directory.path()).unwrap_err();
     assert_eq!(failure.code(), Code::DataDirectoryInvalid);
@@ -164,10 +135,7 @@ fn versions_and_programs_are_found_or_named_as_missing() {
     let release = Release::of_major(15).unwrap();
     assert!(programs(release, Some(directory.path())).is_err());
     fs::write(directory.path().join("postgres"), "").unwrap();
-    assert_eq!(
-        programs(release, Some(directory.path())).unwrap(),
-        directory.path()
-    );
+    assert_eq!(programs(release, Some(directory.path())).unwrap(), directory.path());
 }
 
 proptest! {

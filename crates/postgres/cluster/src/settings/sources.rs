@@ -36,25 +36,17 @@ impl Sources {
     pub fn outside(&self) -> Vec<&Path> {
         let main = [&self.config_file, &self.hba_file, &self.ident_file];
         let all = main.into_iter().chain(&self.included);
-        all.map(PathBuf::as_path)
-            .filter(|path| !path.starts_with(&self.data_directory))
-            .collect()
+        all.map(PathBuf::as_path).filter(|path| !path.starts_with(&self.data_directory)).collect()
     }
 }
 
 /// Reads a configuration from its main file. `data_directory` is what the server was started
 /// with; the file's own `data_directory` comes first.
 pub fn read_sources(config_file: &Path, data_directory: Option<&Path>) -> Outcome<Sources> {
-    let mut reader = Reader {
-        included: Vec::new(),
-        settings: BTreeMap::new(),
-    };
+    let mut reader = Reader { included: Vec::new(), settings: BTreeMap::new() };
     reader.file(config_file, 0)?;
     let named = |settings: &BTreeMap<String, String>, name: &str| {
-        settings
-            .get(name)
-            .filter(|value| !value.is_empty())
-            .map(PathBuf::from)
+        settings.get(name).filter(|value| !value.is_empty()).map(PathBuf::from)
     };
     let folder = config_file.parent().unwrap_or_else(|| Path::new("."));
     let data = named(&reader.settings, "data_directory")
@@ -97,12 +89,9 @@ impl Reader {
         }
         let content = load(path)?;
         let settings = parse(&content).map_err(|error| {
-            Failure::new(
-                Code::ClusterSettings,
-                format!("cannot read {}", path.display()),
-            )
-            .because(error)
-            .hint("Correct the line; PostgreSQL would refuse it too.")
+            Failure::new(Code::ClusterSettings, format!("cannot read {}", path.display()))
+                .because(error)
+                .hint("Correct the line; PostgreSQL would refuse it too.")
         })?;
         let folder = path.parent().unwrap_or_else(|| Path::new("."));
         for Setting { name, value, .. } in settings {
@@ -134,9 +123,7 @@ impl Reader {
 fn config_files(folder: &Path) -> Outcome<Vec<PathBuf>> {
     let mut files = Vec::new();
     for entry in std::fs::read_dir(folder).map_err(|error| unreadable(folder, error))? {
-        let name = entry
-            .map_err(|error| unreadable(folder, error))?
-            .file_name();
+        let name = entry.map_err(|error| unreadable(folder, error))?.file_name();
         let bytes = name.as_encoded_bytes();
         if bytes.ends_with(b".conf") && !bytes.starts_with(b".") {
             let path = folder.join(name);
@@ -158,10 +145,7 @@ fn load(path: &Path) -> Outcome<Vec<u8>> {
 }
 
 fn unreadable(path: &Path, error: std::io::Error) -> Failure {
-    Failure::new(
-        Code::SourceFileUnreadable,
-        format!("cannot read {}", path.display()),
-    )
-    .because(error)
-    .hint("Run as the user that owns the configuration, and check its includes.")
+    Failure::new(Code::SourceFileUnreadable, format!("cannot read {}", path.display()))
+        .because(error)
+        .hint("Run as the user that owns the configuration, and check its includes.")
 }

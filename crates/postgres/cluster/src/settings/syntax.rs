@@ -34,9 +34,7 @@ pub(super) fn parse_line(line: &str) -> Result<Option<(String, String)>, &'stati
     if line.is_empty() || line.starts_with('#') {
         return Ok(None);
     }
-    let end = line
-        .find(|it: char| !is_name_part(it))
-        .unwrap_or(line.len());
+    let end = line.find(|it: char| !is_name_part(it)).unwrap_or(line.len());
     let (name, rest) = line.split_at(end);
     if !name.starts_with(|it: char| it.is_alphabetic() || it == '_') {
         return Err("it must start with a name");
@@ -46,9 +44,7 @@ pub(super) fn parse_line(line: &str) -> Result<Option<(String, String)>, &'stati
     let (value, rest) = match rest.strip_prefix('\'') {
         Some(quoted) => unquote(quoted)?,
         None => {
-            let end = rest
-                .find(|it: char| it.is_whitespace() || it == '#')
-                .unwrap_or(rest.len());
+            let end = rest.find(|it: char| it.is_whitespace() || it == '#').unwrap_or(rest.len());
             let (value, rest) = rest.split_at(end);
             (value.to_owned(), rest)
         }

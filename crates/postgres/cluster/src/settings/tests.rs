@@ -10,10 +10,7 @@ use super::*;
 
 fn pairs(content: &str) -> Vec<(String, String)> {
     let settings = parse(content.as_bytes()).unwrap();
-    settings
-        .into_iter()
-        .map(|setting| (setting.name, setting.value))
-        .collect()
+    settings.into_iter().map(|setting| (setting.name, setting.value)).collect()
 }
 
 #[test]
@@ -29,17 +26,9 @@ fn every_way_to_write_a_setting_is_read() {
         (r"x = 'a\\b\n\101\7c'", "x", "a\\b\nA\u{7}c"),
         ("x = ''", "x", ""),
         ("x = '#'", "x", "#"),
-        (
-            "pg_stat_statements.max = -1",
-            "pg_stat_statements.max",
-            "-1",
-        ),
+        ("pg_stat_statements.max = -1", "pg_stat_statements.max", "-1"),
         ("include 'a b.conf'\r", "include", "a b.conf"),
-        (
-            "archive_command = 'cp \"%p\" /x/%f'",
-            "archive_command",
-            "cp \"%p\" /x/%f",
-        ),
+        ("archive_command = 'cp \"%p\" /x/%f'", "archive_command", "cp \"%p\" /x/%f"),
     ] {
         assert_eq!(pairs(line), [(name.to_owned(), value.to_owned())], "{line}");
     }
@@ -48,15 +37,7 @@ fn every_way_to_write_a_setting_is_read() {
 
 #[test]
 fn lines_that_postgresql_refuses_are_named() {
-    for line in [
-        "= 5",
-        "1x = 5",
-        "x = 'a",
-        "x = 'a' b",
-        "x = a b",
-        r"x = 'a\'",
-        "x == 1 2",
-    ] {
+    for line in ["= 5", "1x = 5", "x = 'a", "x = 'a' b", "x = a b", r"x = 'a\'", "x == 1 2"] {
         let error = parse(format!("y = 1\n{line}\n").as_bytes()).unwrap_err();
         assert_eq!(error.line, 2, "{line}");
     }
@@ -92,18 +73,9 @@ fn includes_are_followed_in_postgresqls_order() {
     assert_eq!(sources.ident_file, data.join("pg_ident.conf"));
     let included = ["conf.d/10.conf", "conf.d/20.conf", "last.conf"].map(|name| etc.join(name));
     assert_eq!(sources.included, included);
-    let expected = [
-        ("port", "3"),
-        ("ssl", "on"),
-        ("listen_addresses", "*"),
-        ("work_mem", "2MB"),
-    ];
+    let expected = [("port", "3"), ("ssl", "on"), ("listen_addresses", "*"), ("work_mem", "2MB")];
     for (name, value) in expected {
-        assert_eq!(
-            sources.settings.get(name).map(String::as_str),
-            Some(value),
-            "{name}"
-        );
+        assert_eq!(sources.settings.get(name).map(String::as_str), Some(value), "{name}");
     }
     let outside = sources.outside();
     assert_eq!(outside.len(), 5);
@@ -117,10 +89,7 @@ fn a_configuration_in_the_data_directory_has_nothing_outside() {
     let config = directory.path().join("postgresql.conf");
     let sources = read_sources(&config, Some(directory.path())).unwrap();
     assert_eq!(sources.outside(), Vec::<&Path>::new());
-    assert_eq!(
-        sources.settings,
-        BTreeMap::from([("port".to_owned(), "1".to_owned())])
-    );
+    assert_eq!(sources.settings, BTreeMap::from([("port".to_owned(), "1".to_owned())]));
 }
 
 #[test]
@@ -131,10 +100,7 @@ fn broken_chains_are_failures_that_name_the_file() {
         fs::write(&config, content).unwrap();
         read_sources(&config, None).unwrap_err()
     };
-    assert_eq!(
-        failure("include 'postgresql.conf'\n").code(),
-        Code::ClusterSettings
-    );
+    assert_eq!(failure("include 'postgresql.conf'\n").code(), Code::ClusterSettings);
     let missing = failure("include 'missing.conf'\n");
     assert_eq!(missing.code(), Code::SourceFileUnreadable);
     assert!(missing.message().contains("missing.conf"));
@@ -151,10 +117,7 @@ fn settings_are_commented_out_and_nothing_else_changes() {
         b"# restore_command = 'old'\n#restore_command = 'a'\n#  Recovery_Target 'x' # y\n\
           port = 1 # caf\xE9\nrestore_commands = 1\nbroken = '\n#restore_command = b"
     );
-    assert_eq!(
-        comment_out(&changed, &["restore_command", "recovery_target"]),
-        changed
-    );
+    assert_eq!(comment_out(&changed, &["restore_command", "recovery_target"]), changed);
 }
 
 #[test]
@@ -174,10 +137,7 @@ fn each_target_becomes_its_settings() {
         RecoveryTarget::Latest,
         RecoveryTarget::Immediate,
         RecoveryTarget::Backup("x".to_owned()),
-        RecoveryTarget::Time {
-            at: "2026-11-21T14:03:07.5Z".parse().unwrap(),
-            inclusive: false,
-        },
+        RecoveryTarget::Time { at: "2026-11-21T14:03:07.5Z".parse().unwrap(), inclusive: false },
         RecoveryTarget::Lsn(Lsn(0x1_0000_2000)),
         RecoveryTarget::Xid(0x1_0000_0005),
         RecoveryTarget::Name("before the deploy".to_owned()),

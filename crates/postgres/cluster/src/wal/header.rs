@@ -104,9 +104,7 @@ pub struct SegmentIdentity {
 impl SegmentIdentity {
     /// Where the next segment starts.
     pub fn end(&self) -> Lsn {
-        self.start
-            .checked_add(self.segment_size.bytes())
-            .unwrap_or(Lsn::MAX)
+        self.start.checked_add(self.segment_size.bytes()).unwrap_or(Lsn::MAX)
     }
 
     /// Checks that the whole file has `length` bytes.
@@ -115,56 +113,35 @@ impl SegmentIdentity {
         if length == expected {
             Ok(())
         } else {
-            Err(WalError::WrongLength {
-                expected,
-                found: length,
-            })
+            Err(WalError::WrongLength { expected, found: length })
         }
     }
 }
 
 /// Reads the first page of a segment, at least 40 bytes of it, and compares it with the name.
 pub fn identify_segment(first_page: &[u8], name: SegmentName) -> Result<SegmentIdentity, WalError> {
-    let header = PageHeader::parse(first_page).ok_or(WalError::TooShort {
-        length: first_page.len(),
-    })?;
+    let header =
+        PageHeader::parse(first_page).ok_or(WalError::TooShort { length: first_page.len() })?;
     if first_page.iter().take(LONG).all(|byte| *byte == 0) {
         return Err(WalError::ZeroPage);
     }
-    let release = Release::of_wal_magic(header.magic).ok_or(WalError::WrongMagic {
-        magic: header.magic,
-    })?;
+    let release =
+        Release::of_wal_magic(header.magic).ok_or(WalError::WrongMagic { magic: header.magic })?;
     if header.flags & !ALL_FLAGS != 0 {
-        return Err(WalError::UnknownFlags {
-            flags: header.flags,
-        });
+        return Err(WalError::UnknownFlags { flags: header.flags });
     }
     let long = header.long.ok_or(WalError::NotSegmentStart)?;
-    let segment_size =
-        SegmentSize::new(u64::from(long.segment_size)).ok_or(WalError::ImpossibleSize {
-            what: "segment size",
-            size: long.segment_size,
-        })?;
+    let segment_size = SegmentSize::new(u64::from(long.segment_size))
+        .ok_or(WalError::ImpossibleSize { what: "segment size", size: long.segment_size })?;
     if !(1 << 10..=1 << 16).contains(&long.block_size) || !long.block_size.is_power_of_two() {
-        return Err(WalError::ImpossibleSize {
-            what: "block size",
-            size: long.block_size,
-        });
+        return Err(WalError::ImpossibleSize { what: "block size", size: long.block_size });
     }
-    let start = name
-        .start(segment_size)
-        .ok_or(WalError::ImpossibleName { name })?;
+    let start = name.start(segment_size).ok_or(WalError::ImpossibleName { name })?;
     if header.address != start {
-        return Err(WalError::WrongAddress {
-            expected: start,
-            found: header.address,
-        });
+        return Err(WalError::WrongAddress { expected: start, found: header.address });
     }
     if header.timeline > name.timeline() {
-        return Err(WalError::LaterTimeline {
-            name: name.timeline(),
-            page: header.timeline,
-        });
+        return Err(WalError::LaterTimeline { name: name.timeline(), page: header.timeline });
     }
     Ok(SegmentIdentity {
         release,

@@ -32,19 +32,13 @@ pub struct HistoryEntry {
 impl History {
     /// The history of a timeline without ancestors.
     pub fn root(timeline: Timeline) -> Self {
-        Self {
-            timeline,
-            ancestors: Vec::new(),
-        }
+        Self { timeline, ancestors: Vec::new() }
     }
 
     /// Reads the content of `timeline`'s history file.
     pub fn parse(timeline: Timeline, content: &[u8]) -> Result<Self, WalError> {
         if content.len() > LONGEST {
-            return Err(WalError::BadLine {
-                line: 1,
-                reason: "the file is too long",
-            });
+            return Err(WalError::BadLine { line: 1, reason: "the file is too long" });
         }
         let mut history = Self::root(timeline);
         for (number, line) in (1..).zip(String::from_utf8_lossy(content).lines()) {
@@ -52,23 +46,12 @@ impl History {
             if line.is_empty() || line.starts_with('#') {
                 continue;
             }
-            let bad = |reason| WalError::BadLine {
-                line: number,
-                reason,
-            };
+            let bad = |reason| WalError::BadLine { line: number, reason };
             let entry = HistoryEntry::parse(line).map_err(bad)?;
-            if history
-                .ancestors
-                .last()
-                .is_some_and(|last| last.timeline >= entry.timeline)
-            {
+            if history.ancestors.last().is_some_and(|last| last.timeline >= entry.timeline) {
                 return Err(bad("timelines must grow"));
             }
-            if history
-                .ancestors
-                .last()
-                .is_some_and(|last| last.switch > entry.switch)
-            {
+            if history.ancestors.last().is_some_and(|last| last.switch > entry.switch) {
                 return Err(bad("switch positions must grow"));
             }
             if entry.timeline >= timeline {
@@ -88,9 +71,7 @@ impl History {
     /// Where `timeline` ends in this history: `None` for the newest and for strangers.
     pub fn switch_of(&self, timeline: Timeline) -> Option<Lsn> {
         let mut ancestors = self.ancestors.iter();
-        ancestors
-            .find(|ancestor| ancestor.timeline == timeline)
-            .map(|ancestor| ancestor.switch)
+        ancestors.find(|ancestor| ancestor.timeline == timeline).map(|ancestor| ancestor.switch)
     }
 
     /// Whether a state at `lsn` of `timeline` can be rolled forward along this history: it is the
@@ -101,10 +82,7 @@ impl History {
 
     /// Each timeline with where it begins and, except for the newest, ends; oldest first.
     pub fn spans(&self) -> impl Iterator<Item = (Timeline, Lsn, Option<Lsn>)> {
-        let ends = self
-            .ancestors
-            .iter()
-            .map(|ancestor| (ancestor.timeline, Some(ancestor.switch)));
+        let ends = self.ancestors.iter().map(|ancestor| (ancestor.timeline, Some(ancestor.switch)));
         let starts = self.ancestors.iter().map(|ancestor| ancestor.switch);
         ends.chain([(self.timeline, None)])
             .zip([Lsn::ZERO].into_iter().chain(starts))
@@ -116,9 +94,7 @@ impl HistoryEntry {
     fn parse(line: &str) -> Result<Self, &'static str> {
         let mut fields = line.splitn(3, '\t').map(str::trim);
         let timeline = fields.next().and_then(|field| field.parse().ok());
-        let timeline = timeline
-            .filter(|it| *it > 0)
-            .ok_or("it must start with a timeline")?;
+        let timeline = timeline.filter(|it| *it > 0).ok_or("it must start with a timeline")?;
         let switch = fields.next().and_then(|field| field.parse().ok());
         Ok(Self {
             timeline: Timeline(timeline),
@@ -133,11 +109,7 @@ impl fmt::Display for History {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
         for (index, ancestor) in self.ancestors.iter().enumerate() {
             let gap = if index == 0 { "" } else { "\n" };
-            let HistoryEntry {
-                timeline,
-                switch,
-                reason,
-            } = ancestor;
+            let HistoryEntry { timeline, switch, reason } = ancestor;
             writeln!(formatter, "{gap}{timeline}\t{switch}\t{reason}")?;
         }
         Ok(())

@@ -36,18 +36,13 @@ impl BackupLabel {
     /// Reads either file.
     pub fn parse(content: &[u8]) -> Result<Self, WalError> {
         if content.len() > LONGEST {
-            return Err(WalError::BadLine {
-                line: 1,
-                reason: "the file is too long",
-            });
+            return Err(WalError::BadLine { line: 1, reason: "the file is too long" });
         }
         let text = String::from_utf8_lossy(content);
         let lines = Lines(&text);
         let (start, start_segment) = lines.location("START WAL LOCATION")?;
         let stop = lines.find("STOP WAL LOCATION").is_some();
-        let stop = stop
-            .then(|| lines.location("STOP WAL LOCATION"))
-            .transpose()?;
+        let stop = stop.then(|| lines.location("STOP WAL LOCATION")).transpose()?;
         // Servers before 13 did not write the timeline, but the segment's name holds it.
         let timeline = lines.timeline("START TIMELINE")?;
         if timeline.is_some_and(|timeline| timeline != start_segment.timeline()) {
@@ -59,9 +54,7 @@ impl BackupLabel {
             stop: stop.map(|(stop, _)| stop),
             checkpoint: lines
                 .number("CHECKPOINT LOCATION")?
-                .ok_or(WalError::LineMissing {
-                    name: "CHECKPOINT LOCATION",
-                })?,
+                .ok_or(WalError::LineMissing { name: "CHECKPOINT LOCATION" })?,
             from_standby: lines.text("BACKUP FROM") == "standby",
             start_time: lines.text("START TIME"),
             label: lines.text("LABEL"),
@@ -84,16 +77,12 @@ impl<'a> Lines<'a> {
     }
 
     fn text(&self, name: &str) -> String {
-        self.find(name)
-            .map(|(_, value)| value.to_owned())
-            .unwrap_or_default()
+        self.find(name).map(|(_, value)| value.to_owned()).unwrap_or_default()
     }
 
     fn number<T: std::str::FromStr>(&self, name: &'static str) -> Result<Option<T>, WalError> {
         let value = self.find(name).map(|(_, value)| value.trim().parse());
-        value
-            .transpose()
-            .map_err(|_| self.bad(name, "its value cannot be read"))
+        value.transpose().map_err(|_| self.bad(name, "its value cannot be read"))
     }
 
     fn timeline(&self, name: &'static str) -> Result<Option<Timeline>, WalError> {
@@ -103,18 +92,12 @@ impl<'a> Lines<'a> {
     /// `0/1300028 (file 000000010000000000000013)`.
     fn location(&self, name: &'static str) -> Result<(Lsn, SegmentName), WalError> {
         let (_, value) = self.find(name).ok_or(WalError::LineMissing { name })?;
-        let split = value
-            .trim()
-            .strip_suffix(')')
-            .and_then(|it| it.split_once(" (file "));
+        let split = value.trim().strip_suffix(')').and_then(|it| it.split_once(" (file "));
         let parsed = split.and_then(|(lsn, file)| Some((lsn.parse().ok()?, file.parse().ok()?)));
         parsed.ok_or_else(|| self.bad(name, "it must hold a position and a file name"))
     }
 
     fn bad(&self, name: &str, reason: &'static str) -> WalError {
-        WalError::BadLine {
-            line: self.find(name).map_or(1, |(number, _)| number),
-            reason,
-        }
+        WalError::BadLine { line: self.find(name).map_or(1, |(number, _)| number), reason }
     }
 }

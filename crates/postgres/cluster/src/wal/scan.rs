@@ -286,9 +286,7 @@ impl<'a> Scan<'a> {
             Content::Abort(time) => summary.last_end = summary.last_end.max(Some(time)),
             Content::Point { time, name } => {
                 let lsn = self.lsn(self.at.next_multiple_of(8));
-                self.summary
-                    .restore_points
-                    .push(RestorePoint { lsn, time, name });
+                self.summary.restore_points.push(RestorePoint { lsn, time, name });
             }
         }
         None
@@ -315,10 +313,7 @@ impl<'a> Scan<'a> {
     }
 
     fn lsn(&self, at: usize) -> Lsn {
-        self.identity
-            .start
-            .checked_add(at as u64)
-            .unwrap_or(Lsn::MAX)
+        self.identity.start.checked_add(at as u64).unwrap_or(Lsn::MAX)
     }
 }
 
@@ -361,10 +356,7 @@ fn content(prefix: &[u8]) -> Option<Content> {
             let name: [u8; POINT_NAME] = take(data, 8)?;
             let name = name.split(|byte| *byte == 0).next().unwrap_or_default();
             let name = String::from_utf8_lossy(name).into_owned();
-            Some(Content::Point {
-                time: time(data)?,
-                name,
-            })
+            Some(Content::Point { time: time(data)?, name })
         }
         // The top bit says only that more follows the time.
         (resource::TRANSACTION, 0x00 | 0x30, _) => Some(Content::Commit(time(main_data(prefix)?)?)),
@@ -394,7 +386,5 @@ fn main_data(prefix: &[u8]) -> Option<&[u8]> {
 /// The time at the head of the main data.
 fn time(data: &[u8]) -> Option<Timestamp> {
     let microseconds = i64::from_le_bytes(take(data, 0)?);
-    EPOCH
-        .checked_add(SignedDuration::from_micros(microseconds))
-        .ok()
+    EPOCH.checked_add(SignedDuration::from_micros(microseconds)).ok()
 }

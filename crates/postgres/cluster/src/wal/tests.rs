@@ -28,10 +28,7 @@ fn golden(major: u32) -> Vec<(SegmentName, Vec<u8>)> {
     }
     names.sort();
     assert!(names.len() >= 2, "golden segments of {major} are missing");
-    names
-        .iter()
-        .map(|it| (name(it), segment(major, it)))
-        .collect()
+    names.iter().map(|it| (name(it), segment(major, it))).collect()
 }
 
 #[test]
@@ -64,45 +61,22 @@ fn a_name_that_the_content_contradicts_is_refused() {
 
     assert_eq!(
         wrong(&same, name("00000001000000000000000F")),
-        WalError::WrongAddress {
-            expected: Lsn(0xF0_0000),
-            found: Lsn(0xE0_0000)
-        }
+        WalError::WrongAddress { expected: Lsn(0xF0_0000), found: Lsn(0xE0_0000) }
     );
     assert_eq!(
         wrong(&same, name("000000010000000000001000")),
-        WalError::ImpossibleName {
-            name: name("000000010000000000001000")
-        }
+        WalError::ImpossibleName { name: name("000000010000000000001000") }
     );
-    let later = WalError::LaterTimeline {
-        name: Timeline(1),
-        page: Timeline(2),
-    };
+    let later = WalError::LaterTimeline { name: Timeline(1), page: Timeline(2) };
     assert_eq!(wrong(&|page| page[4] = 2, right), later);
-    assert_eq!(
-        wrong(&|page| page[0] = 0xFF, right),
-        WalError::WrongMagic { magic: 0xD1FF }
-    );
-    assert_eq!(
-        wrong(&|page| page[3] = 0x80, right),
-        WalError::UnknownFlags { flags: 0x8006 }
-    );
+    assert_eq!(wrong(&|page| page[0] = 0xFF, right), WalError::WrongMagic { magic: 0xD1FF });
+    assert_eq!(wrong(&|page| page[3] = 0x80, right), WalError::UnknownFlags { flags: 0x8006 });
     assert_eq!(wrong(&|page| page[2] = 0, right), WalError::NotSegmentStart);
     assert_eq!(wrong(&|page| page.fill(0), right), WalError::ZeroPage);
-    assert_eq!(
-        wrong(&|page| page.truncate(39), right),
-        WalError::TooShort { length: 39 }
-    );
-    let size = WalError::ImpossibleSize {
-        what: "segment size",
-        size: 0x10_0001,
-    };
+    assert_eq!(wrong(&|page| page.truncate(39), right), WalError::TooShort { length: 39 });
+    let size = WalError::ImpossibleSize { what: "segment size", size: 0x10_0001 };
     assert_eq!(wrong(&|page| page[32] = 1, right), size);
-    let size = WalError::ImpossibleSize {
-        what: "block size",
-        size: 0x2001,
-    };
+    let size = WalError::ImpossibleSize { what: "block size", size: 0x2001 };
     assert_eq!(wrong(&|page| page[36] = 1, right), size);
     assert_eq!(later.at(right).code(), Code::WalInvalid);
 }

@@ -25,10 +25,7 @@ impl PackSink for Packs {
 /// Reads runs back from the packs.
 fn read_back(packs: &Packs, runs: &[LocalRun], size: usize) -> Vec<u8> {
     let (secrets, keys) = keys();
-    let runtime = tokio::runtime::Builder::new_current_thread()
-        .enable_all()
-        .build()
-        .unwrap();
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
     let location = Location::new(&format!("memory:///frames-{}", rand_name())).unwrap();
     let store = Store::open(&location, &environment(), Options::default()).unwrap();
     let packs = packs.0.lock().unwrap();
@@ -40,9 +37,7 @@ fn read_back(packs: &Packs, runs: &[LocalRun], size: usize) -> Vec<u8> {
         };
         let pack = &packs[&number].0;
         let key = layout::content(keys.stream(), ObjectType::Pack, &pack.digest).unwrap();
-        runtime
-            .block_on(store.create(&key, pack.bytes.clone()))
-            .unwrap();
+        runtime.block_on(store.create(&key, pack.bytes.clone())).unwrap();
         let read_key = secrets.read_key();
         let open = PackReader::open(&store, &keys, Some(&read_key), &pack.digest);
         let reader = runtime.block_on(open).unwrap();
@@ -51,10 +46,7 @@ fn read_back(packs: &Packs, runs: &[LocalRun], size: usize) -> Vec<u8> {
             if slot == reader.frame(frame).unwrap().slots {
                 (frame, slot) = (frame + 1, 0);
             }
-            let mut stored = runtime
-                .block_on(reader.fetch(&store, frame, frame))
-                .unwrap()
-                .to_vec();
+            let mut stored = runtime.block_on(reader.fetch(&store, frame, frame)).unwrap().to_vec();
             let mut plain = Vec::new();
             let mut zstd = FrameReader::new().unwrap();
             decode_frame(&reader, frame, &mut stored, &mut zstd, &mut plain).unwrap();
@@ -119,24 +111,8 @@ fn neighbours_share_one_run_over_frames_and_boot_frames_are_counted() {
     let mut others = Vec::new();
     writer.add(&vec![2; 8192], &mut others).unwrap();
     writer.finish().unwrap();
-    assert_eq!(
-        runs,
-        [LocalRun {
-            pack: Some(0),
-            frame: 0,
-            slot: 0,
-            pages: 100
-        }]
-    );
-    assert_eq!(
-        others,
-        [LocalRun {
-            pack: Some(0),
-            frame: 4,
-            slot: 0,
-            pages: 1
-        }]
-    );
+    assert_eq!(runs, [LocalRun { pack: Some(0), frame: 0, slot: 0, pages: 100 }]);
+    assert_eq!(others, [LocalRun { pack: Some(0), frame: 4, slot: 0, pages: 1 }]);
     let packs = packs.0.lock().unwrap();
     assert_eq!(packs[&0].1, Some(BootFrames { first: 0, count: 4 }));
 }

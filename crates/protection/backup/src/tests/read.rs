@@ -31,10 +31,7 @@ fn checked(pages: &[Vec<u8>], on_disk: Option<&[Vec<u8>]>, start: u64) -> (Vec<u
     }
     let file = open(&path).unwrap().unwrap();
     let mut buffer = pages.concat();
-    let rules = PageRules {
-        first_block: 0,
-        start: Lsn(start),
-    };
+    let rules = PageRules { first_block: 0, start: Lsn(start) };
     let source = (&file, path.as_path());
     let damaged = check(&environment(), source, rules, 0, 8192, &mut buffer).unwrap();
     (damaged, buffer)
@@ -81,12 +78,7 @@ fn a_torn_read_is_read_again_and_the_good_page_is_kept() {
 fn what_a_file_lost_reads_as_zeros() {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("16384");
-    let file = File::options()
-        .create(true)
-        .truncate(true)
-        .read(true)
-        .write(true)
-        .open(&path);
+    let file = File::options().create(true).truncate(true).read(true).write(true).open(&path);
     let file = file.unwrap();
     file.write_all_at(&[7; 100], 0).unwrap();
     let mut buffer = vec![9; 300];

@@ -6,13 +6,7 @@ use lifeboat_cluster::files::{Entry, Kind};
 use crate::schedule::units;
 
 fn entry(path: &str, kind: Kind, size: u64) -> Entry {
-    Entry {
-        path: PathBuf::from(path),
-        kind,
-        size,
-        mode: 0o600,
-        modified: Timestamp::UNIX_EPOCH,
-    }
+    Entry { path: PathBuf::from(path), kind, size, mode: 0o600, modified: Timestamp::UNIX_EPOCH }
 }
 
 #[test]
@@ -28,17 +22,11 @@ fn every_byte_is_read_once_and_the_boot_set_comes_first() {
     ];
     let units = units(&entries, 8192);
     let firsts: Vec<bool> = units.iter().map(|unit| unit.boot).collect();
-    assert!(
-        firsts.is_sorted_by(|left, right| left >= right),
-        "boot units stand first"
-    );
+    assert!(firsts.is_sorted_by(|left, right| left >= right), "boot units stand first");
     let mut read = [0u64; 6];
     for piece in units.iter().flat_map(|unit| &unit.pieces) {
         assert_eq!(piece.offset, u64::from(piece.leaf) * leaf);
-        assert_eq!(
-            piece.offset, read[piece.file],
-            "pieces of a file follow each other"
-        );
+        assert_eq!(piece.offset, read[piece.file], "pieces of a file follow each other");
         read[piece.file] += piece.bytes;
     }
     assert_eq!(read, [0, 2 * leaf + 5, 100, 262_144, 0, 0]);
@@ -46,13 +34,8 @@ fn every_byte_is_read_once_and_the_boot_set_comes_first() {
 
 #[test]
 fn many_small_files_are_many_units() {
-    let entries: Vec<Entry> = (0..2000)
-        .map(|number| entry(&format!("base/1/{number}"), Kind::Other, 10))
-        .collect();
+    let entries: Vec<Entry> =
+        (0..2000).map(|number| entry(&format!("base/1/{number}"), Kind::Other, 10)).collect();
     let units = units(&entries, 8192);
-    assert!(
-        units.len() >= 4,
-        "{} units keep all workers busy",
-        units.len()
-    );
+    assert!(units.len() >= 4, "{} units keep all workers busy", units.len());
 }

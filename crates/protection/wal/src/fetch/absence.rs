@@ -73,10 +73,7 @@ async fn judge_history(plan: &RecoveryPlan, store: &Store, timeline: Timeline) -
     // The recovery starts on a timeline that it knows by the backup. Clusters that were promoted
     // before they met Lifeboat have no history of it, and none is needed.
     if timeline <= plan.timeline {
-        return Ok(Verdict::Absent(format!(
-            "{name}: the recovery starts on {}",
-            plan.timeline
-        )));
+        return Ok(Verdict::Absent(format!("{name}: the recovery starts on {}", plan.timeline)));
     }
     let known = !segments(plan, store, timeline).await?.is_empty();
     if known || plan.frontier_of(timeline).is_some() {
@@ -86,14 +83,8 @@ async fn judge_history(plan: &RecoveryPlan, store: &Store, timeline: Timeline) -
     let after = Key::new(format!("{prefix}{:08X}", timeline.0))?;
     let later = store.list_after(&prefix, &after).await?;
     let own = layout::wal_timeline(plan.stream, timeline.0);
-    match later
-        .iter()
-        .find(|(key, _)| !key.as_str().starts_with(&own))
-    {
-        Some((key, _)) => Ok(gap(
-            name,
-            &format!("the archive has a later timeline: {key}"),
-        )),
+    match later.iter().find(|(key, _)| !key.as_str().starts_with(&own)) {
+        Some((key, _)) => Ok(gap(name, &format!("the archive has a later timeline: {key}"))),
         None => Ok(Verdict::Absent(format!("timeline {timeline} is not known"))),
     }
 }
@@ -106,9 +97,7 @@ async fn segments(
 ) -> Outcome<Vec<SegmentName>> {
     let prefix = layout::wal_timeline(plan.stream, timeline.0);
     let listed = store.list(&prefix).await?;
-    let names = listed
-        .iter()
-        .filter_map(|(key, _)| key.as_str().strip_prefix(&prefix));
+    let names = listed.iter().filter_map(|(key, _)| key.as_str().strip_prefix(&prefix));
     Ok(names.filter_map(|name| name.parse().ok()).collect())
 }
 

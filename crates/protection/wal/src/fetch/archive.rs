@@ -61,14 +61,7 @@ impl<'a> Archive<'a> {
         };
         let stores = plan.stores(environment, &options)?;
         let (blocking, key) = (Blocking::new()?, OnceLock::new());
-        Ok(Self {
-            environment,
-            plan,
-            blocking,
-            stores,
-            key,
-            end,
-        })
+        Ok(Self { environment, plan, blocking, stores, key, end })
     }
 
     /// Writes `name` into `file`, from the first region that gives it whole and right.
@@ -99,9 +92,7 @@ impl<'a> Archive<'a> {
         let key = layout::wal(self.plan.stream, &name.to_string())?;
         let bytes = self.wait(store.get(&key))?;
         self.environment.failpoints().hit("fetch.read")?;
-        let kind = Header::decode(&bytes)
-            .map_err(|failure| failure.within(&key))?
-            .kind;
+        let kind = Header::decode(&bytes).map_err(|failure| failure.within(&key))?.kind;
         let expected = match name {
             WalFileName::Segment(_) | WalFileName::Partial(_) => ObjectType::Segment,
             WalFileName::History(_) | WalFileName::Backup { .. } => ObjectType::History,
@@ -145,10 +136,7 @@ impl<'a> Archive<'a> {
             if Digest::of(&bytes) != *digest {
                 return Err(damaged(&format!("{part} is not the part that it names")));
             }
-            write(
-                file,
-                &self.open_object(ObjectType::SegmentPart, &part, &bytes)?,
-            )?;
+            write(file, &self.open_object(ObjectType::SegmentPart, &part, &bytes)?)?;
         }
         Ok(())
     }
@@ -189,15 +177,10 @@ impl<'a> Archive<'a> {
 
     fn wait<T>(&self, work: impl Future<Output = Outcome<T>>) -> Outcome<T> {
         let left = self.end.saturating_sub(self.environment.clock().elapsed());
-        let timed = self
-            .blocking
-            .run(async { tokio::time::timeout(left, work).await });
+        let timed = self.blocking.run(async { tokio::time::timeout(left, work).await });
         timed.unwrap_or_else(|_| {
-            Err(
-                Failure::new(Code::DeadlineExceeded, "the archive did not answer in time").hint(
-                    "See whether the repository can be reached; `--deadline` allows more time.",
-                ),
-            )
+            Err(Failure::new(Code::DeadlineExceeded, "the archive did not answer in time")
+                .hint("See whether the repository can be reached; `--deadline` allows more time."))
         })
     }
 
@@ -225,10 +208,7 @@ pub(crate) fn check_segment(plan: &RecoveryPlan, name: SegmentName, file: &File)
     }
     let size: SegmentSize = plan.segment_size()?;
     if found.segment_size != size {
-        let message = format!(
-            "{name} is of a cluster with other segments than {}",
-            size.bytes()
-        );
+        let message = format!("{name} is of a cluster with other segments than {}", size.bytes());
         return Err(Failure::new(Code::WalInvalid, message));
     }
     let length = file.metadata().map_err(unwritable)?.len();
@@ -237,9 +217,7 @@ pub(crate) fn check_segment(plan: &RecoveryPlan, name: SegmentName, file: &File)
 
 fn restart(file: &mut File) -> Outcome<()> {
     use std::io::Seek;
-    file.set_len(0)
-        .and_then(|()| file.rewind())
-        .map_err(unwritable)
+    file.set_len(0).and_then(|()| file.rewind()).map_err(unwritable)
 }
 
 fn write(file: &mut File, bytes: &[u8]) -> Outcome<()> {

@@ -38,10 +38,7 @@ impl Queue {
     pub(crate) fn of(plan: &RecoveryPlan) -> Option<Self> {
         let boot = std::fs::read_to_string(BOOT_ID).ok()?;
         let folder = plan.prefetch.join(boot.trim());
-        Some(Self {
-            folder,
-            size: plan.segment_size().ok()?,
-        })
+        Some(Self { folder, size: plan.segment_size().ok()? })
     }
 
     /// How many segments may wait.
@@ -53,17 +50,10 @@ impl Queue {
     /// Makes the folder, removes those of earlier boots, and takes the lock of the one process
     /// that fills the queue; `None` if another one does.
     pub(crate) fn lock(&self) -> Option<File> {
-        DirBuilder::new()
-            .recursive(true)
-            .mode(0o700)
-            .create(&self.folder)
-            .ok()?;
+        DirBuilder::new().recursive(true).mode(0o700).create(&self.folder).ok()?;
         let lock = File::create(self.folder.join("lock")).ok()?;
         lock.try_lock().ok()?;
-        let siblings = self
-            .folder
-            .parent()
-            .and_then(|folder| std::fs::read_dir(folder).ok());
+        let siblings = self.folder.parent().and_then(|folder| std::fs::read_dir(folder).ok());
         for entry in siblings.into_iter().flatten().flatten() {
             if entry.path() != self.folder {
                 let _ = std::fs::remove_dir_all(entry.path());
@@ -79,26 +69,15 @@ impl Queue {
 
     /// The segments that wait.
     pub(crate) fn waiting(&self) -> Vec<SegmentName> {
-        let entries = std::fs::read_dir(&self.folder)
-            .into_iter()
-            .flatten()
-            .flatten();
-        entries
-            .filter_map(|entry| entry.file_name().to_str()?.parse().ok())
-            .collect()
+        let entries = std::fs::read_dir(&self.folder).into_iter().flatten().flatten();
+        entries.filter_map(|entry| entry.file_name().to_str()?.parse().ok()).collect()
     }
 
     /// Removes what the recovery that has come to `after` does not need.
     pub(crate) fn clear_all_but_after(&self, after: SegmentName) {
-        let entries = std::fs::read_dir(&self.folder)
-            .into_iter()
-            .flatten()
-            .flatten();
+        let entries = std::fs::read_dir(&self.folder).into_iter().flatten().flatten();
         for entry in entries {
-            let name = entry
-                .file_name()
-                .to_str()
-                .and_then(|name| name.parse().ok());
+            let name = entry.file_name().to_str().and_then(|name| name.parse().ok());
             let keep = name.is_some_and(|name| self.is_ahead(name, after));
             if !keep && entry.file_name() != "lock" {
                 let _ = std::fs::remove_file(entry.path());
@@ -122,11 +101,7 @@ impl Queue {
 
     /// Whether a process should be started that fills the queue behind `after`.
     pub(crate) fn wants_more(&self, after: SegmentName) -> bool {
-        let ahead = self
-            .waiting()
-            .into_iter()
-            .filter(|name| self.is_ahead(*name, after))
-            .count();
+        let ahead = self.waiting().into_iter().filter(|name| self.is_ahead(*name, after)).count();
         ahead < self.capacity() / 2 && !self.is_being_filled()
     }
 
@@ -138,9 +113,7 @@ impl Queue {
         destination: &Path,
     ) -> Outcome<bool> {
         let clock = request.environment.clock();
-        let until = clock
-            .elapsed()
-            .saturating_add(PATIENCE.min(request.deadline));
+        let until = clock.elapsed().saturating_add(PATIENCE.min(request.deadline));
         let (path, staged) = (self.path(name), self.staged(name));
         loop {
             // The order matters: what is no longer staged after this look waits before the next.
@@ -168,12 +141,12 @@ fn deliver(path: &Path, destination: &Path) -> Outcome<()> {
         return Ok(());
     }
     let staged = beside(destination, ".lifeboat");
-    std::fs::copy(path, &staged)
-        .and_then(|_| std::fs::rename(&staged, destination))
-        .map_err(|error| {
+    std::fs::copy(path, &staged).and_then(|_| std::fs::rename(&staged, destination)).map_err(
+        |error| {
             let message = format!("cannot write {}", destination.display());
             Failure::new(Code::LocalFile, message).because(error)
-        })?;
+        },
+    )?;
     // What stays behind is removed with the rest of the queue.
     let _ = std::fs::remove_file(path);
     Ok(())

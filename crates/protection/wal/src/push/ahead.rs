@@ -24,10 +24,7 @@ pub struct Ahead {
 impl Default for Ahead {
     /// PostgreSQL's archiver looks at 64 files at a time.
     fn default() -> Self {
-        Self {
-            files: 64,
-            time: Duration::from_secs(10),
-        }
+        Self { files: 64, time: Duration::from_secs(10) }
     }
 }
 
@@ -66,18 +63,9 @@ impl Queue {
                         !spool.is_acknowledged(&name.to_string(), &FileIdentity::of(&file))
                     })
         };
-        let waiting = histories(source)
-            .into_iter()
-            .chain(ready)
-            .filter(is_new)
-            .take(most);
-        let state = State {
-            waiting: waiting.collect(),
-            ..State::default()
-        };
-        Self {
-            state: Mutex::new(state),
-        }
+        let waiting = histories(source).into_iter().chain(ready).filter(is_new).take(most);
+        let state = State { waiting: waiting.collect(), ..State::default() };
+        Self { state: Mutex::new(state) }
     }
 
     pub(crate) fn next(&self) -> Option<WalFileName> {
@@ -92,9 +80,7 @@ impl Queue {
     pub(crate) fn stop(&self, name: WalFileName, failure: &Failure) {
         let mut state = self.state();
         state.waiting.clear();
-        state
-            .trouble
-            .get_or_insert_with(|| format!("{name}: {failure}"));
+        state.trouble.get_or_insert_with(|| format!("{name}: {failure}"));
     }
 
     /// Takes back what is left; nothing further is begun.
@@ -104,10 +90,7 @@ impl Queue {
 
     /// What was pushed, and what went wrong.
     pub(crate) fn finish(self) -> (Vec<String>, Option<String>) {
-        let state = self
-            .state
-            .into_inner()
-            .unwrap_or_else(PoisonError::into_inner);
+        let state = self.state.into_inner().unwrap_or_else(PoisonError::into_inner);
         (state.pushed, state.trouble)
     }
 
@@ -121,14 +104,7 @@ fn ready(source: &Source) -> Vec<WalFileName> {
     let folder = source.directory.join("pg_wal/archive_status");
     let entries = std::fs::read_dir(folder).into_iter().flatten().flatten();
     let mut names: Vec<WalFileName> = entries
-        .filter_map(|entry| {
-            entry
-                .file_name()
-                .to_str()?
-                .strip_suffix(".ready")?
-                .parse()
-                .ok()
-        })
+        .filter_map(|entry| entry.file_name().to_str()?.strip_suffix(".ready")?.parse().ok())
         .collect();
     let is_segment = |name: &WalFileName| !matches!(name, WalFileName::History(_));
     names.sort_by_cached_key(|name| (is_segment(name), name.to_string()));
@@ -146,9 +122,6 @@ fn histories(source: &Source) -> Vec<WalFileName> {
     let Ok(history) = History::parse(timeline, &content) else {
         return Vec::new();
     };
-    let ancestors = history
-        .ancestors
-        .iter()
-        .map(|entry| WalFileName::History(entry.timeline));
+    let ancestors = history.ancestors.iter().map(|entry| WalFileName::History(entry.timeline));
     ancestors.chain([name]).collect()
 }

@@ -52,20 +52,14 @@ pub(crate) fn read(
     let (digest, facts, body) = match name {
         WalFileName::Segment(segment) | WalFileName::Partial(segment) => {
             let found = identify(path, &file, name, segment, control)?;
-            found
-                .check_length(before.len())
-                .map_err(|error| error.at(name))?;
+            found.check_length(before.len()).map_err(|error| error.at(name))?;
             if before.len() > PART_BYTES as u64 {
                 read_parts(path, file, found, keys)?
             } else {
                 let plain = read_all(path, &mut file, before.len())?;
                 let facts = facts_of(&scan(&plain, &found));
                 let kind = ObjectType::Segment;
-                (
-                    keys.content_digest(&plain),
-                    facts,
-                    Body::Whole { kind, plain },
-                )
+                (keys.content_digest(&plain), facts, Body::Whole { kind, plain })
             }
         }
         WalFileName::History(_) | WalFileName::Backup { .. } => {
@@ -76,11 +70,7 @@ pub(crate) fn read(
             let plain = read_all(path, &mut file, before.len())?;
             let facts = small_facts(name, &plain)?;
             let kind = ObjectType::History;
-            (
-                keys.content_digest(&plain),
-                facts,
-                Body::Whole { kind, plain },
-            )
+            (keys.content_digest(&plain), facts, Body::Whole { kind, plain })
         }
     };
     let after = std::fs::metadata(path).map_err(|error| unreadable(path, error))?;
@@ -89,13 +79,7 @@ pub(crate) fn read(
         return Err(Failure::new(Code::WalInvalid, message)
             .hint("Nothing may write to a segment that is ready: find out who does."));
     }
-    Ok(WalFile {
-        name: name.to_string(),
-        identity,
-        digest,
-        facts,
-        body,
-    })
+    Ok(WalFile { name: name.to_string(), identity, digest, facts, body })
 }
 
 /// Compares the first page with the name and with pg_control.
@@ -107,9 +91,7 @@ fn identify(
     control: &ControlFile,
 ) -> Outcome<SegmentIdentity> {
     let mut first = [0; 64];
-    let length = file
-        .read_at(&mut first, 0)
-        .map_err(|error| unreadable(path, error))?;
+    let length = file.read_at(&mut first, 0).map_err(|error| unreadable(path, error))?;
     let found = identify_segment(first.get(..length).unwrap_or_default(), segment)
         .map_err(|error| error.at(name))?;
     check_system(name, found.system, control.system)?;
@@ -160,25 +142,14 @@ fn read_parts(
         read_part(path, &file, number, &mut buffer)?;
         digests.push(keys.content_digest(&buffer));
         let offset = number.saturating_mul(PART_BYTES as u64);
-        let (Some(start), Some(segment_size)) = (
-            identity.start.checked_add(offset),
-            SegmentSize::new(PART_BYTES as u64),
-        ) else {
-            return Err(Failure::new(
-                Code::Internal,
-                "a segment lies outside of the WAL",
-            ));
+        let (Some(start), Some(segment_size)) =
+            (identity.start.checked_add(offset), SegmentSize::new(PART_BYTES as u64))
+        else {
+            return Err(Failure::new(Code::Internal, "a segment lies outside of the WAL"));
         };
         // To the scan, a part is a segment of its own; behind a valid end there is only padding.
         if !ended {
-            let summary = scan(
-                &buffer,
-                &SegmentIdentity {
-                    start,
-                    segment_size,
-                    ..identity
-                },
-            );
+            let summary = scan(&buffer, &SegmentIdentity { start, segment_size, ..identity });
             ended = matches!(summary.tail, Tail::Open | Tail::Switched);
             merge(&mut facts, facts_of(&summary));
         }
@@ -219,10 +190,8 @@ fn facts_of(summary: &SegmentSummary) -> WalFacts {
 }
 
 fn merge(facts: &mut WalFacts, later: WalFacts) {
-    facts.first_commit_us = [facts.first_commit_us, later.first_commit_us]
-        .into_iter()
-        .flatten()
-        .min();
+    facts.first_commit_us =
+        [facts.first_commit_us, later.first_commit_us].into_iter().flatten().min();
     facts.last_commit_us = facts.last_commit_us.max(later.last_commit_us);
     facts.end = facts.end.max(later.end);
     facts.restore_points.extend(later.restore_points);
@@ -230,11 +199,8 @@ fn merge(facts: &mut WalFacts, later: WalFacts) {
 
 fn small_facts(name: WalFileName, plain: &[u8]) -> Outcome<WalFacts> {
     let invalid = |why: &str| {
-        Failure::new(
-            Code::WalInvalid,
-            format!("{name} is not what its name says: {why}"),
-        )
-        .hint("A full disk leaves such files: compare with another server's pg_wal.")
+        Failure::new(Code::WalInvalid, format!("{name} is not what its name says: {why}"))
+            .hint("A full disk leaves such files: compare with another server's pg_wal.")
     };
     let mut facts = WalFacts::default();
     match name {
@@ -246,10 +212,7 @@ fn small_facts(name: WalFileName, plain: &[u8]) -> Outcome<WalFacts> {
             facts.ancestors = history
                 .ancestors
                 .iter()
-                .map(|entry| Ancestor {
-                    timeline: entry.timeline,
-                    end: entry.switch,
-                })
+                .map(|entry| Ancestor { timeline: entry.timeline, end: entry.switch })
                 .collect();
         }
         WalFileName::Backup { segment, .. } => {

@@ -20,26 +20,17 @@ pub(crate) fn check(request: &PushRequest<'_>) -> Outcome<Source> {
     let database = request.database;
     let directory = request.working_directory.canonicalize().map_err(|error| {
         let shown = request.working_directory.display();
-        Failure::new(
-            Code::DataDirectoryInvalid,
-            format!("cannot look at {shown}"),
-        )
-        .because(error)
+        Failure::new(Code::DataDirectoryInvalid, format!("cannot look at {shown}")).because(error)
     })?;
     let known = |node: &PathBuf| node.canonicalize().is_ok_and(|node| node == directory);
     if !request.data_directories.iter().any(known) {
         let shown = directory.display();
         let message = format!("{shown} is not the data directory of {database} in this region");
-        let nodes = request
-            .data_directories
-            .iter()
-            .map(|node| node.display().to_string());
-        return Err(Failure::new(Code::CloneRefused, message)
-            .details(nodes)
-            .hint(
-                "PostgreSQL starts archive_command in its data directory. A copy elsewhere may not \
+        let nodes = request.data_directories.iter().map(|node| node.display().to_string());
+        return Err(Failure::new(Code::CloneRefused, message).details(nodes).hint(
+            "PostgreSQL starts archive_command in its data directory. A copy elsewhere may not \
              write into the archive of its source: run `lifeboat adopt`, or name it in the spec.",
-            ));
+        ));
     }
     let control = control::read(&directory, request.environment)?;
     if control.system.0 != request.stream.system_identifier {

@@ -23,23 +23,12 @@ pub(crate) fn place(
     let key = layout::wal(places.keys.stream(), &file.name)?;
     match &file.body {
         Body::Whole { kind, plain } => {
-            let wanted = Wanted {
-                kind: *kind,
-                key: &key,
-                digest: file.digest,
-            };
+            let wanted = Wanted { kind: *kind, key: &key, digest: file.digest };
             one(places, &wanted, plain, &file.facts, level)
         }
-        Body::Parts {
-            file: source,
-            digests,
-        } => {
+        Body::Parts { file: source, digests } => {
             let kind = ObjectType::SegmentHead;
-            let wanted = Wanted {
-                kind,
-                key: &key,
-                digest: file.digest,
-            };
+            let wanted = Wanted { kind, key: &key, digest: file.digest };
             let parts = store_parts(places, path, source, &file.name, digests, level)?;
             let list = serde_json::to_vec(&Parts { parts }).map_err(|error| {
                 Failure::new(Code::Internal, format!("{key} cannot be encoded")).because(error)
@@ -57,14 +46,8 @@ fn one(
     level: i32,
 ) -> Outcome<Placed> {
     let Wanted { kind, key, digest } = *wanted;
-    let content = WalContent {
-        plain,
-        digest,
-        facts,
-    };
-    places.place(wanted, || {
-        encode(places.keys, places.environment, kind, key, level, &content)
-    })
+    let content = WalContent { plain, digest, facts };
+    places.place(wanted, || encode(places.keys, places.environment, kind, key, level, &content))
 }
 
 /// Stores the parts in order. The segment exists when its head does, so what a crash leaves here
@@ -87,11 +70,7 @@ fn store_parts(
                 .hint("Nothing may write to a segment that is ready: find out who does."));
         }
         let key: Key = layout::wal_part(places.keys.stream(), name, number)?;
-        let wanted = Wanted {
-            kind: ObjectType::SegmentPart,
-            key: &key,
-            digest: *digest,
-        };
+        let wanted = Wanted { kind: ObjectType::SegmentPart, key: &key, digest: *digest };
         let placed = one(places, &wanted, &buffer, &WalFacts::default(), level)?;
         let bytes = match placed.bytes {
             Some(bytes) => bytes,

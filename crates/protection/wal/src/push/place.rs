@@ -57,14 +57,7 @@ impl<'a> Places<'a> {
         regions: &'a Regions,
         end: Duration,
     ) -> Self {
-        Self {
-            environment,
-            blocking,
-            keys,
-            regions,
-            end,
-            failed: Mutex::default(),
-        }
+        Self { environment, blocking, keys, regions, end, failed: Mutex::default() }
     }
 
     /// The regions that do not have everything, and why.
@@ -72,9 +65,7 @@ impl<'a> Places<'a> {
         let skipped = self.regions.skipped().iter();
         let skipped = skipped.map(|skipped| (skipped.region.clone(), skipped.failure.to_string()));
         let failed = self.failed();
-        let failed = failed
-            .iter()
-            .map(|(region, failure)| (region.clone(), failure.to_string()));
+        let failed = failed.iter().map(|(region, failure)| (region.clone(), failure.to_string()));
         skipped.chain(failed).collect()
     }
 
@@ -91,11 +82,7 @@ impl<'a> Places<'a> {
             let (have, lack) = self.look(wanted)?;
             let mut regions = names(&have);
             if lack.is_empty() {
-                return Ok(Placed {
-                    regions,
-                    new: bytes.is_some(),
-                    bytes,
-                });
+                return Ok(Placed { regions, new: bytes.is_some(), bytes });
             }
             // A copy that is there wins over an encoding of our own, so that regions stay alike.
             if let Some(first) = have.first() {
@@ -119,11 +106,7 @@ impl<'a> Places<'a> {
             if regions.is_empty() {
                 return Err(self.nobody(wanted));
             }
-            return Ok(Placed {
-                regions,
-                new: true,
-                bytes: Some(bytes),
-            });
+            return Ok(Placed { regions, new: true, bytes: Some(bytes) });
         }
         let message = format!("somebody else writes {} at the same time", wanted.key);
         Err(Failure::new(Code::StoreUnavailable, message).hint("The next attempt will tell."))
@@ -133,11 +116,7 @@ impl<'a> Places<'a> {
     pub(crate) fn read_any(&self, placed: &Placed, wanted: &Wanted<'_>) -> Outcome<Bytes> {
         let mut last = self.nobody(wanted);
         for repository in self.active() {
-            if placed
-                .regions
-                .iter()
-                .any(|region| region == repository.region())
-            {
+            if placed.regions.iter().any(|region| region == repository.region()) {
                 match self.read(repository, wanted) {
                     Ok(bytes) => return Ok(bytes),
                     Err(failure) => last = failure,
@@ -201,11 +180,7 @@ impl<'a> Places<'a> {
         });
         let rival = made.iter().any(|(_, made)| !made);
         let done = made.iter().filter(|(_, made)| *made);
-        (
-            done.map(|(repository, _)| repository.region().to_owned())
-                .collect(),
-            rival,
-        )
+        (done.map(|(repository, _)| repository.region().to_owned()).collect(), rival)
     }
 
     /// Asks regions at the same time. Once one has answered, the others have little time left:
@@ -240,11 +215,9 @@ impl<'a> Places<'a> {
                 }
             }
         });
-        let silent = repositories.into_iter().filter(|asked| {
-            !answers
-                .iter()
-                .any(|(who, _)| who.region() == asked.region())
-        });
+        let silent = repositories
+            .into_iter()
+            .filter(|asked| !answers.iter().any(|(who, _)| who.region() == asked.region()));
         for repository in silent {
             self.leave_out(repository, deadline());
         }
@@ -260,9 +233,7 @@ impl<'a> Places<'a> {
 
     fn within_time<T>(&self, work: impl Future<Output = Outcome<T>>) -> Outcome<T> {
         let left = self.end.saturating_sub(self.environment.clock().elapsed());
-        let timed = self
-            .blocking
-            .run(async { tokio::time::timeout(left, work).await });
+        let timed = self.blocking.run(async { tokio::time::timeout(left, work).await });
         timed.unwrap_or_else(|_| Err(deadline()))
     }
 
@@ -270,8 +241,7 @@ impl<'a> Places<'a> {
     pub(crate) fn active(&self) -> Vec<&'a Repository> {
         let failed = self.failed();
         let all = self.regions.all().iter();
-        all.filter(|repository| !failed.contains_key(repository.region()))
-            .collect()
+        all.filter(|repository| !failed.contains_key(repository.region())).collect()
     }
 
     fn failed(&self) -> MutexGuard<'_, BTreeMap<String, Failure>> {
@@ -279,9 +249,7 @@ impl<'a> Places<'a> {
     }
 
     fn leave_out(&self, repository: &Repository, failure: Failure) {
-        self.failed()
-            .entry(repository.region().to_owned())
-            .or_insert(failure);
+        self.failed().entry(repository.region().to_owned()).or_insert(failure);
     }
 
     fn nobody(&self, wanted: &Wanted<'_>) -> Failure {
@@ -290,10 +258,7 @@ impl<'a> Places<'a> {
             Some(failure) => (failure.code(), failure.hint_text().map(str::to_owned)),
             None => (Code::StoreUnavailable, None),
         };
-        let lines = self
-            .lag()
-            .into_iter()
-            .map(|(region, why)| format!("{region}: {why}"));
+        let lines = self.lag().into_iter().map(|(region, why)| format!("{region}: {why}"));
         Failure::new(code, format!("no repository holds {} for sure", wanted.key))
             .details(lines)
             .hint(hint.unwrap_or_else(|| "PostgreSQL keeps the file and asks again.".to_owned()))
@@ -310,10 +275,7 @@ impl<'a> Places<'a> {
 }
 
 fn names(repositories: &[&Repository]) -> Vec<String> {
-    repositories
-        .iter()
-        .map(|repository| repository.region().to_owned())
-        .collect()
+    repositories.iter().map(|repository| repository.region().to_owned()).collect()
 }
 
 pub(crate) fn deadline() -> Failure {

@@ -46,20 +46,15 @@ pub(crate) struct Spool<'a> {
 
 impl<'a> Spool<'a> {
     pub(crate) fn new(state: &Path, keys: &'a StreamKeys) -> Self {
-        Self {
-            folder: state.join("spool").join(keys.stream().to_string()),
-            keys,
-        }
+        Self { folder: state.join("spool").join(keys.stream().to_string()), keys }
     }
 
     /// Only one call pushes ahead; the others see to their own file. `None` if another does, or
     /// if the spool cannot be used.
     pub(crate) fn lock(&self) -> Option<File> {
         for folder in ["acks", "resting"] {
-            let made = DirBuilder::new()
-                .recursive(true)
-                .mode(0o700)
-                .create(self.folder.join(folder));
+            let made =
+                DirBuilder::new().recursive(true).mode(0o700).create(self.folder.join(folder));
             made.ok()?;
         }
         let lock = File::create(self.folder.join("lock")).ok()?;
@@ -85,13 +80,8 @@ impl<'a> Spool<'a> {
 
     /// Names of all files that are remembered.
     pub(crate) fn acknowledged(&self) -> Vec<String> {
-        let entries = std::fs::read_dir(self.folder.join("acks"))
-            .into_iter()
-            .flatten()
-            .flatten();
-        entries
-            .filter_map(|entry| entry.file_name().into_string().ok())
-            .collect()
+        let entries = std::fs::read_dir(self.folder.join("acks")).into_iter().flatten().flatten();
+        entries.filter_map(|entry| entry.file_name().into_string().ok()).collect()
     }
 
     /// Leaves a region alone for a while.
@@ -101,16 +91,12 @@ impl<'a> Spool<'a> {
 
     /// The regions that are to be left alone.
     pub(crate) fn resting(&self, now: Timestamp) -> BTreeSet<String> {
-        let entries = std::fs::read_dir(self.folder.join("resting"))
-            .into_iter()
-            .flatten();
+        let entries = std::fs::read_dir(self.folder.join("resting")).into_iter().flatten();
         let rests = entries.flatten().filter_map(|entry| {
             let since = Timestamp::try_from(entry.metadata().ok()?.modified().ok()?).ok()?;
             // A clock that jumped back ends the rest, too.
             let rested = Duration::try_from(now.duration_since(since)).ok()?;
-            (rested < REST)
-                .then(|| entry.file_name().into_string().ok())
-                .flatten()
+            (rested < REST).then(|| entry.file_name().into_string().ok()).flatten()
         });
         rests.collect()
     }

@@ -74,9 +74,7 @@ impl<'a> Inventory<'a> {
                 let segments = inventory.timelines.entry(name.timeline()).or_default();
                 segments.insert(name.number(inventory.size), bytes);
             } else {
-                inventory
-                    .problems
-                    .push(format!("{name} does not fit the segment size"));
+                inventory.problems.push(format!("{name} does not fit the segment size"));
             }
         }
         for timeline in listing.histories {
@@ -90,10 +88,7 @@ impl<'a> Inventory<'a> {
     }
 
     fn read_backups(&mut self) -> Outcome<()> {
-        let manifests = match self
-            .blocking
-            .run(self.repository.manifests(self.keys.stream()))
-        {
+        let manifests = match self.blocking.run(self.repository.manifests(self.keys.stream())) {
             Ok(manifests) => manifests,
             Err(failure) if failure.kind() == lifeboat_telemetry::Kind::Damage => {
                 self.problems.push(failure.to_string());
@@ -165,16 +160,13 @@ impl<'a> Inventory<'a> {
         let key = layout::wal(self.keys.stream(), name)?;
         let store = self.repository.store();
         let open = |bytes: &[u8]| {
-            let kind: ObjectType = Header::decode(bytes)
-                .map_err(|failure| failure.within(&key))?
-                .kind;
+            let kind: ObjectType =
+                Header::decode(bytes).map_err(|failure| failure.within(&key))?.kind;
             decode_head(self.keys, kind, &key, bytes)
         };
         // Small objects are read whole at once.
         if object_bytes > WAL_HEAD_BYTES && object_bytes != u64::MAX {
-            let bytes = self
-                .blocking
-                .run(store.get_range(&key, 0..WAL_HEAD_BYTES))?;
+            let bytes = self.blocking.run(store.get_range(&key, 0..WAL_HEAD_BYTES))?;
             if let Ok(head) = open(&bytes) {
                 return Ok(head);
             }
@@ -185,21 +177,14 @@ impl<'a> Inventory<'a> {
     /// What a stored segment says of itself.
     pub(super) fn facts(&self, timeline: Timeline, number: u64) -> Outcome<WalFacts> {
         let name = self.name(timeline, number)?.to_string();
-        let bytes = self
-            .timelines
-            .get(&timeline)
-            .and_then(|segments| segments.get(&number));
-        self.head(&name, bytes.copied().unwrap_or(u64::MAX))
-            .map(|head| head.facts)
+        let bytes = self.timelines.get(&timeline).and_then(|segments| segments.get(&number));
+        self.head(&name, bytes.copied().unwrap_or(u64::MAX)).map(|head| head.facts)
     }
 
     /// The name of a segment.
     pub(super) fn name(&self, timeline: Timeline, number: u64) -> Outcome<SegmentName> {
         SegmentName::new(timeline, number, self.size).ok_or_else(|| {
-            Failure::new(
-                Code::Internal,
-                format!("segment number {number} cannot be named"),
-            )
+            Failure::new(Code::Internal, format!("segment number {number} cannot be named"))
         })
     }
 
@@ -235,9 +220,7 @@ impl<'a> Inventory<'a> {
 
     /// The timeline that `timeline` branched off from, and where.
     pub fn parent(&self, timeline: Timeline) -> Option<(Timeline, Lsn)> {
-        self.ancestors(timeline)?
-            .last()
-            .map(|parent| (parent.timeline, parent.end))
+        self.ancestors(timeline)?.last().map(|parent| (parent.timeline, parent.end))
     }
 
     /// The first segment of a timeline.
@@ -254,16 +237,12 @@ impl<'a> Inventory<'a> {
 
     /// How many segments of a timeline are stored.
     pub fn count(&self, timeline: Timeline) -> u64 {
-        self.timelines
-            .get(&timeline)
-            .map_or(0, |segments| segments.len() as u64)
+        self.timelines.get(&timeline).map_or(0, |segments| segments.len() as u64)
     }
 
     /// The frontier of every timeline, for a recovery plan.
     pub fn frontier(&self) -> Vec<SegmentName> {
-        self.timelines()
-            .filter_map(|timeline| self.last(timeline))
-            .collect()
+        self.timelines().filter_map(|timeline| self.last(timeline)).collect()
     }
 
     /// The last segment that contiguous WAL leads to from `number`, if that one is stored.

@@ -33,10 +33,7 @@ impl Lag {
         for timeline in timelines {
             let numbers = |inventory: &Inventory<'_>| -> BTreeSet<u64> {
                 let segments = inventory.timelines.get(&timeline);
-                segments
-                    .into_iter()
-                    .flat_map(|segments| segments.keys().copied())
-                    .collect()
+                segments.into_iter().flat_map(|segments| segments.keys().copied()).collect()
             };
             let known: BTreeSet<u64> = all.iter().flat_map(numbers).collect();
             let missing: Vec<u64> = known.difference(&numbers(own)).copied().collect();
@@ -46,20 +43,13 @@ impl Lag {
                     lag.ranges.extend(own.gap(timeline, *first, *last));
                 }
             }
-            let known = all
-                .iter()
-                .any(|inventory| inventory.ancestors(timeline).is_some());
+            let known = all.iter().any(|inventory| inventory.ancestors(timeline).is_some());
             if known && own.ancestors(timeline).is_none() {
-                lag.histories
-                    .push(WalFileName::History(timeline).to_string());
+                lag.histories.push(WalFileName::History(timeline).to_string());
             }
         }
         let names = |inventory: &Inventory<'_>| -> BTreeSet<String> {
-            inventory
-                .backups()
-                .iter()
-                .map(|backup| backup.name.clone())
-                .collect()
+            inventory.backups().iter().map(|backup| backup.name.clone()).collect()
         };
         let known: BTreeSet<String> = all.iter().flat_map(names).collect();
         lag.backups = known.difference(&names(own)).cloned().collect();

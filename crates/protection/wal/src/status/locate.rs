@@ -27,9 +27,7 @@ impl Inventory<'_> {
     /// The segments that lead to the end of a timeline, along its history, oldest first.
     pub fn lineage(&self, timeline: Timeline) -> Vec<SegmentName> {
         let ancestors = self.ancestors(timeline).unwrap_or_default();
-        let ends = ancestors
-            .iter()
-            .map(|ancestor| (ancestor.timeline, Some(ancestor.end)));
+        let ends = ancestors.iter().map(|ancestor| (ancestor.timeline, Some(ancestor.end)));
         let mut names = Vec::new();
         let mut start = Lsn::ZERO;
         for (timeline, end) in ends.chain([(timeline, None)]) {
@@ -55,11 +53,7 @@ impl Inventory<'_> {
     /// many heads as the number of segments has binary digits.
     pub fn locate(&self, timeline: Timeline, time: Timestamp) -> Outcome<Option<Located>> {
         let lineage = self.lineage(timeline);
-        let mut heads = Heads {
-            inventory: self,
-            lineage: &lineage,
-            known: BTreeMap::new(),
-        };
+        let mut heads = Heads { inventory: self, lineage: &lineage, known: BTreeMap::new() };
         let (mut low, mut high) = (0, lineage.len());
         let mut found = None;
         while low < high {
@@ -122,9 +116,7 @@ impl Heads<'_> {
         let Some(name) = self.lineage.get(at) else {
             return Ok(WalFacts::default());
         };
-        let facts = self
-            .inventory
-            .facts(name.timeline(), name.number(self.inventory.size))?;
+        let facts = self.inventory.facts(name.timeline(), name.number(self.inventory.size))?;
         self.known.insert(at, facts.clone());
         Ok(facts)
     }

@@ -26,39 +26,24 @@ impl Inventory<'_> {
     pub fn is_usable(&self, backup: &Backup) -> bool {
         let wal = &backup.description.wal;
         let first = self.size.number_of(wal.start);
-        let needed = self
-            .size
-            .number_of(Lsn(wal.stop.0.saturating_sub(1).max(wal.start.0)));
-        self.end_of_run(wal.timeline, first)
-            .is_some_and(|last| last >= needed)
+        let needed = self.size.number_of(Lsn(wal.stop.0.saturating_sub(1).max(wal.start.0)));
+        self.end_of_run(wal.timeline, first).is_some_and(|last| last >= needed)
     }
 
     /// Where one can go back to, by timeline and position.
     pub fn spans(&self) -> Outcome<Vec<Span>> {
         // Runs by timeline and their last segment: different backups may lead to one.
         let mut reached: BTreeMap<(Timeline, u64), Reached> = BTreeMap::new();
-        for backup in self
-            .backups()
-            .iter()
-            .filter(|backup| self.is_usable(backup))
-        {
+        for backup in self.backups().iter().filter(|backup| self.is_usable(backup)) {
             let wal = &backup.description.wal;
-            let from = Point {
-                lsn: wal.stop,
-                time: Some(backup.description.stopped_at),
-            };
+            let from = Point { lsn: wal.stop, time: Some(backup.description.stopped_at) };
             let first = self.size.number_of(wal.start);
             self.follow(wal.timeline, first, from, &backup.name, &mut reached);
         }
         let mut spans = Vec::new();
         for ((timeline, _), run) in reached {
             let to = self.end_point(timeline, run.last, run.from)?;
-            spans.push(Span {
-                timeline,
-                from: run.from,
-                to,
-                backups: run.backups,
-            });
+            spans.push(Span { timeline, from: run.from, to, backups: run.backups });
         }
         Ok(spans)
     }
@@ -99,14 +84,7 @@ impl Inventory<'_> {
                 // The child's first segment repeats the parent's up to the switch.
                 let within = switch >= from.lsn && branch <= last.saturating_add(1);
                 if parent == timeline && within {
-                    ways.push((
-                        child,
-                        branch,
-                        Point {
-                            lsn: switch,
-                            time: None,
-                        },
-                    ));
+                    ways.push((child, branch, Point { lsn: switch, time: None }));
                 }
             }
         }
@@ -131,10 +109,7 @@ impl Inventory<'_> {
             time = self.facts(timeline, number)?.last_commit_us;
         }
         let time = time.and_then(|micros| Timestamp::from_microsecond(micros).ok());
-        Ok(Point {
-            lsn,
-            time: time.max(from.time),
-        })
+        Ok(Point { lsn, time: time.max(from.time) })
     }
 
     /// The segments that are missing: between the first and the last of a timeline, before its
@@ -143,9 +118,7 @@ impl Inventory<'_> {
     pub fn gaps(&self) -> Vec<Gap> {
         let mut gaps = Vec::new();
         for (timeline, segments) in &self.timelines {
-            let branch = self
-                .parent(*timeline)
-                .map(|(_, switch)| self.size.number_of(switch));
+            let branch = self.parent(*timeline).map(|(_, switch)| self.size.number_of(switch));
             let mut next = branch;
             for number in segments.keys() {
                 if let Some(next) = next.filter(|next| next < number) {

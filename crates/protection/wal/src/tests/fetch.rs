@@ -24,23 +24,15 @@ fn absent(world: &World, name: &str) -> bool {
 }
 
 fn from(world: &World, name: &str) -> Option<String> {
-    match world
-        .fetch(name)
-        .unwrap_or_else(|failure| panic!("{name}: {failure}"))
-    {
+    match world.fetch(name).unwrap_or_else(|failure| panic!("{name}: {failure}")) {
         Fetched::Done { region, .. } => region,
         Fetched::Absent { reason } => panic!("{reason}"),
     }
 }
 
 fn push_all(world: &World, numbers: impl IntoIterator<Item = u64>) -> Vec<String> {
-    let names: Vec<String> = numbers
-        .into_iter()
-        .map(|number| world.make(1, number))
-        .collect();
-    names
-        .iter()
-        .for_each(|name| drop(world.push(name).unwrap()));
+    let names: Vec<String> = numbers.into_iter().map(|number| world.make(1, number)).collect();
+    names.iter().for_each(|name| drop(world.push(name).unwrap()));
     names
 }
 
@@ -79,14 +71,10 @@ fn what_the_plan_knew_of_is_a_gap_when_it_is_gone() {
     let mut plan = world.plan();
     plan.frontier = vec![world.name(1, 9)];
     for number in [8, 9] {
-        let failure = world
-            .fetch_by(&plan, &world.name(1, number).to_string())
-            .unwrap_err();
+        let failure = world.fetch_by(&plan, &world.name(1, number).to_string()).unwrap_err();
         assert_eq!(failure.code(), Code::WalGap, "{number}");
     }
-    let after = world
-        .fetch_by(&plan, &world.name(1, 10).to_string())
-        .unwrap();
+    let after = world.fetch_by(&plan, &world.name(1, 10).to_string()).unwrap();
     assert!(matches!(after, Fetched::Absent { .. }));
 }
 
@@ -95,17 +83,11 @@ fn a_history_is_absent_only_of_an_unknown_timeline() {
     let world = World::new();
     push_all(&world, [7]);
     assert!(absent(&world, "00000002.history"));
-    assert!(
-        absent(&world, "00000001.history"),
-        "the first timeline has none"
-    );
+    assert!(absent(&world, "00000001.history"), "the first timeline has none");
     let name = world.make(3, 8);
     world.push(&name).unwrap();
     assert!(!absent(&world, "00000003.history"), "a known timeline");
-    assert!(
-        !absent(&world, "00000002.history"),
-        "a hole before a known timeline"
-    );
+    assert!(!absent(&world, "00000002.history"), "a hole before a known timeline");
     assert!(absent(&world, "00000004.history"));
     // A recovery that starts on this very timeline needs no history of it.
     let mut plan = world.plan();
@@ -139,10 +121,7 @@ fn an_unreadable_or_foreign_format_proves_nothing() {
     let mut bad = good.clone();
     bad[70] ^= 1;
     fs::write(&format, bad).unwrap();
-    assert_eq!(
-        world.fetch(&next).unwrap_err().code(),
-        Code::FormatUnreadable
-    );
+    assert_eq!(world.fetch(&next).unwrap_err().code(), Code::FormatUnreadable);
     let other = World::new();
     fs::copy(other.repository("east").join("format"), &format).unwrap();
     assert_eq!(world.fetch(&next).unwrap_err().code(), Code::VaultMismatch);
@@ -168,11 +147,7 @@ fn damage_is_cured_by_the_other_region_and_else_is_an_error() {
     fs::remove_file(world.target().join("pg_wal/RECOVERYXLOG")).unwrap();
     // A segment under another's name.
     let other = push_all(&world, [8]);
-    fs::copy(
-        world.object("east", &other[0]),
-        world.object("east", &names[0]),
-    )
-    .unwrap();
+    fs::copy(world.object("east", &other[0]), world.object("east", &names[0])).unwrap();
     assert!(world.fetch(&names[0]).is_err());
     assert_eq!(world.fetched(), None);
 }
@@ -206,15 +181,9 @@ fn absence_needs_no_key_but_reading_does() {
     let names = push_all(&world, [7]);
     let key = world.state().join("read.key");
     fs::set_permissions(&key, fs::Permissions::from_mode(0o640)).unwrap();
-    assert_eq!(
-        world.fetch(&names[0]).unwrap_err().code(),
-        Code::KeyUnavailable
-    );
+    assert_eq!(world.fetch(&names[0]).unwrap_err().code(), Code::KeyUnavailable);
     fs::remove_file(&key).unwrap();
-    assert_eq!(
-        world.fetch(&names[0]).unwrap_err().code(),
-        Code::KeyUnavailable
-    );
+    assert_eq!(world.fetch(&names[0]).unwrap_err().code(), Code::KeyUnavailable);
     assert!(absent(&world, &world.name(1, 8).to_string()));
 }
 
@@ -231,13 +200,7 @@ fn a_standby_hears_not_available_now() {
 #[test]
 fn nonsense_is_never_absence() {
     let world = World::new();
-    for name in [
-        "",
-        "x",
-        "../../etc/passwd",
-        "000000010000000000000007.gz",
-        "RECOVERYXLOG",
-    ] {
+    for name in ["", "x", "../../etc/passwd", "000000010000000000000007.gz", "RECOVERYXLOG"] {
         assert_eq!(world.fetch(name).unwrap_err().code(), Code::Usage, "{name}");
     }
 }
@@ -246,18 +209,11 @@ fn nonsense_is_never_absence() {
 fn what_was_fetched_ahead_is_used_and_checked() {
     let world = World::new();
     let names = push_all(&world, 7..30);
-    let Fetched::Done { prefetch, .. } = world.fetch(&names[0]).unwrap() else {
-        panic!()
-    };
+    let Fetched::Done { prefetch, .. } = world.fetch(&names[0]).unwrap() else { panic!() };
     assert!(prefetch);
     let fetched = world.prefetch(&names[0]).unwrap();
     assert_eq!(fetched, 16);
-    let folder = fs::read_dir(world.plan().prefetch)
-        .unwrap()
-        .next()
-        .unwrap()
-        .unwrap()
-        .path();
+    let folder = fs::read_dir(world.plan().prefetch).unwrap().next().unwrap().unwrap().path();
     fs::write(folder.join(&names[2]), "torn").unwrap();
     assert_eq!(from(&world, &names[1]), None);
     assert_eq!(world.fetched().unwrap(), world.segment(world.name(1, 8), 1));
@@ -283,12 +239,7 @@ fn one_process_fills_the_queue_and_earlier_boots_are_forgotten() {
     assert_eq!(from(&world, &names[1]).unwrap(), "east");
     assert_eq!(world.prefetch(&names[0]).unwrap(), 1);
     assert!(!old.exists());
-    let folder = fs::read_dir(world.plan().prefetch)
-        .unwrap()
-        .next()
-        .unwrap()
-        .unwrap()
-        .path();
+    let folder = fs::read_dir(world.plan().prefetch).unwrap().next().unwrap().unwrap().path();
     let lock = fs::File::open(folder.join("lock")).unwrap();
     lock.lock().unwrap();
     fs::remove_file(folder.join(&names[1])).unwrap();
@@ -300,15 +251,9 @@ fn a_failure_at_any_stage_leaves_no_file_for_postgresql() {
     for stage in ["fetch.read", "fetch.written"] {
         let mut world = World::new();
         let names = push_all(&world, [7]);
-        world.environment = world
-            .environment
-            .clone()
-            .with_failpoints(failpoints(&format!("{stage}=error*2")));
-        assert_eq!(
-            world.fetch(&names[0]).unwrap_err().code(),
-            Code::Failpoint,
-            "{stage}"
-        );
+        world.environment =
+            world.environment.clone().with_failpoints(failpoints(&format!("{stage}=error*2")));
+        assert_eq!(world.fetch(&names[0]).unwrap_err().code(), Code::Failpoint, "{stage}");
         assert_eq!(world.fetched(), None, "{stage}");
     }
 }

@@ -21,8 +21,5 @@ fn a_marker_of_a_newer_version_forbids() {
     let mut marker = Marker::new("a/b", SystemIdentifier(1), Incarnation(3), true);
     marker.lifeboat_incarnation = 2;
     marker.write(folder.path()).unwrap();
-    assert_eq!(
-        Marker::read(folder.path()).unwrap_err().code(),
-        Code::CloneRefused
-    );
+    assert_eq!(Marker::read(folder.path()).unwrap_err().code(), Code::CloneRefused);
 }

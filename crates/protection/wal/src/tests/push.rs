@@ -45,14 +45,8 @@ fn a_flipped_bit_in_a_stored_digest_is_damage_and_no_split_brain() {
     for region in ["east", "west"] {
         let path = world.object(region, &name);
         let mut bytes = fs::read(&path).unwrap();
-        let digest = world
-            .stream
-            .keys
-            .content_digest(&world.segment(world.name(1, 7), 1));
-        let at = bytes
-            .windows(32)
-            .position(|window| window == digest)
-            .unwrap();
+        let digest = world.stream.keys.content_digest(&world.segment(world.name(1, 7), 1));
+        let at = bytes.windows(32).position(|window| window == digest).unwrap();
         bytes[at] ^= 1;
         fs::write(&path, bytes).unwrap();
     }
@@ -87,11 +81,7 @@ fn a_region_that_failed_is_left_alone_for_a_while() {
     let third = world.make(1, 9);
     let pushed = world.push(&third).unwrap();
     assert_eq!(pushed.regions, ["east"]);
-    assert!(
-        pushed.lag["west"].contains("left alone"),
-        "{:?}",
-        pushed.lag
-    );
+    assert!(pushed.lag["west"].contains("left alone"), "{:?}", pushed.lag);
 }
 
 #[test]
@@ -100,10 +90,7 @@ fn without_any_region_the_push_fails_with_the_cause() {
     world.regions = vec!["east"];
     let name = world.make(1, 7);
     world.lose("east");
-    assert_eq!(
-        world.push(&name).unwrap_err().code(),
-        Code::StoreUnavailable
-    );
+    assert_eq!(world.push(&name).unwrap_err().code(), Code::StoreUnavailable);
 }
 
 #[test]
@@ -152,10 +139,7 @@ fn a_tampered_or_moved_ack_is_not_believed() {
     let names = [world.make(1, 7), world.make(1, 8), world.make(1, 9)];
     names[..2].iter().for_each(|name| world.ready(name));
     world.push(&names[0]).unwrap();
-    let acks = world
-        .state()
-        .join("spool")
-        .join(world.stream.keys.stream().to_string());
+    let acks = world.state().join("spool").join(world.stream.keys.stream().to_string());
     let acks = acks.join("acks");
     let ack = fs::read_to_string(acks.join(&names[1])).unwrap();
     fs::write(acks.join(&names[2]), &ack).unwrap();
@@ -181,10 +165,7 @@ fn while_another_call_pushes_ahead_this_one_sees_to_its_own_file() {
     let world = World::new();
     let names = [world.make(1, 7), world.make(1, 8)];
     names.iter().for_each(|name| world.ready(name));
-    let spool = world
-        .state()
-        .join("spool")
-        .join(world.stream.keys.stream().to_string());
+    let spool = world.state().join("spool").join(world.stream.keys.stream().to_string());
     fs::create_dir_all(&spool).unwrap();
     let lock = fs::File::create(spool.join("lock")).unwrap();
     lock.lock().unwrap();
@@ -245,11 +226,7 @@ fn a_file_that_is_not_what_its_name_says_is_refused() {
     let mut short = good.clone();
     short.pop();
     let cases: [(&str, &[u8], Code); 6] = [
-        (
-            "recycled",
-            &world.segment(world.name(1, 5), 1),
-            Code::WalInvalid,
-        ),
+        ("recycled", &world.segment(world.name(1, 5), 1), Code::WalInvalid),
         ("foreign", &foreign, Code::ClusterMismatch),
         ("short", &short, Code::WalInvalid),
         ("long", &[good.as_slice(), b"x"].concat(), Code::WalInvalid),
@@ -262,10 +239,7 @@ fn a_file_that_is_not_what_its_name_says_is_refused() {
         assert_eq!(failure.code(), code, "{what}: {failure}");
     }
     world.write("00000002.history", b"");
-    assert_eq!(
-        world.push("00000002.history").unwrap_err().code(),
-        Code::WalInvalid
-    );
+    assert_eq!(world.push("00000002.history").unwrap_err().code(), Code::WalInvalid);
     world.write("../passwd", b"x");
     assert_eq!(world.push("../passwd").unwrap_err().code(), Code::Usage);
     assert!(world.stored("east").is_empty());
@@ -276,11 +250,7 @@ fn large_segments_are_stored_in_parts() {
     let world = World::with_segments_of(64);
     let name = world.make(1, 7);
     assert_eq!(world.push(&name).unwrap().how, How::Stored);
-    let parts = [
-        name.clone(),
-        format!("{name}.part-00000000"),
-        format!("{name}.part-00000001"),
-    ];
+    let parts = [name.clone(), format!("{name}.part-00000000"), format!("{name}.part-00000001")];
     assert_eq!(world.stored("east").into_keys().collect::<Vec<_>>(), parts);
     assert_eq!(world.push(&name).unwrap().how, How::Identical);
     // What a crash left is used, and a region that lacks a part gets the same bytes.
@@ -306,18 +276,12 @@ fn a_copy_in_another_directory_may_not_write() {
     fs::create_dir_all(clone.join("pg_wal")).unwrap();
     fs::create_dir_all(clone.join("global")).unwrap();
     fs::write(clone.join("global/pg_control"), world.control(1)).unwrap();
-    fs::copy(
-        world.data().join("pg_wal").join(&name),
-        clone.join("pg_wal").join(&name),
-    )
-    .unwrap();
+    fs::copy(world.data().join("pg_wal").join(&name), clone.join("pg_wal").join(&name)).unwrap();
     let path = Path::new("pg_wal").join(&name);
     let failure = world.push_from(&clone, &path).unwrap_err();
     assert_eq!(failure.code(), Code::CloneRefused);
     // Nor by an absolute path.
-    let failure = world
-        .push_from(&clone, &world.data().join(&path))
-        .unwrap_err();
+    let failure = world.push_from(&clone, &world.data().join(&path)).unwrap_err();
     assert_eq!(failure.code(), Code::CloneRefused);
     assert!(world.stored("east").is_empty());
     // Any path will do for the cluster itself.
@@ -350,9 +314,7 @@ fn the_marker_decides_which_life_may_write() {
     let name = world.make(1, 7);
     let system = SystemIdentifier(world.stream.system_identifier);
     let mark = |life, granted| {
-        Marker::new(DATABASE, system, Incarnation(life), granted)
-            .write(&world.data())
-            .unwrap();
+        Marker::new(DATABASE, system, Incarnation(life), granted).write(&world.data()).unwrap();
     };
     mark(2, false);
     assert_eq!(world.push(&name).unwrap_err().code(), Code::CloneRefused);
@@ -377,18 +339,10 @@ fn a_failure_at_any_stage_leaves_nothing_that_the_next_call_trips_over() {
     for stage in ["push.start", "push.encoded", "push.stored", "push.acked"] {
         let mut world = World::new();
         let name = world.make(1, 7);
-        world.environment = world
-            .environment
-            .clone()
-            .with_failpoints(failpoints(&format!("{stage}=error*1")));
-        assert_eq!(
-            world.push(&name).unwrap_err().code(),
-            Code::Failpoint,
-            "{stage}"
-        );
-        world
-            .push(&name)
-            .unwrap_or_else(|failure| panic!("{stage}: {failure}"));
+        world.environment =
+            world.environment.clone().with_failpoints(failpoints(&format!("{stage}=error*1")));
+        assert_eq!(world.push(&name).unwrap_err().code(), Code::Failpoint, "{stage}");
+        world.push(&name).unwrap_or_else(|failure| panic!("{stage}: {failure}"));
         assert_eq!(world.stored("east"), world.stored("west"), "{stage}");
         assert_eq!(world.stored("east").len(), 1, "{stage}");
     }

@@ -24,24 +24,16 @@ fn facts(number: u64) -> WalFacts {
 fn put(world: &World, timeline: u32, numbers: impl IntoIterator<Item = u64>) {
     for number in numbers {
         for region in &world.regions {
-            world.put(
-                region,
-                &world.name(timeline, number).to_string(),
-                &facts(number),
-            );
+            world.put(region, &world.name(timeline, number).to_string(), &facts(number));
         }
     }
 }
 
 fn put_history(world: &World, timeline: u32, ancestors: &[(u32, u64)]) {
-    let ancestors = ancestors.iter().map(|(timeline, end)| Ancestor {
-        timeline: Timeline(*timeline),
-        end: Lsn(*end),
-    });
-    let facts = WalFacts {
-        ancestors: ancestors.collect(),
-        ..WalFacts::default()
-    };
+    let ancestors = ancestors
+        .iter()
+        .map(|(timeline, end)| Ancestor { timeline: Timeline(*timeline), end: Lsn(*end) });
+    let facts = WalFacts { ancestors: ancestors.collect(), ..WalFacts::default() };
     for region in &world.regions {
         world.put(region, &format!("{timeline:08X}.history"), &facts);
     }
@@ -82,24 +74,12 @@ fn a_span_goes_from_the_backup_to_the_first_gap() {
     let east = &window.regions[0];
     assert_eq!(east.spans.len(), 1);
     let span = &east.spans[0];
-    assert_eq!(
-        (span.from.lsn, span.to.lsn),
-        (Lsn(5 * MB + 80), Lsn(10 * MB))
-    );
-    assert_eq!(
-        (span.from.time, span.to.time),
-        (Some(time(55)), Some(time(99)))
-    );
+    assert_eq!((span.from.lsn, span.to.lsn), (Lsn(5 * MB + 80), Lsn(10 * MB)));
+    assert_eq!((span.from.time, span.to.time), (Some(time(55)), Some(time(99))));
     assert_eq!(span.backups, ["00000001-00000001"]);
-    assert_eq!(
-        east.backups.iter().map(|it| it.usable).collect::<Vec<_>>(),
-        [true, false]
-    );
+    assert_eq!(east.backups.iter().map(|it| it.usable).collect::<Vec<_>>(), [true, false]);
     assert_eq!(east.gaps.len(), 1);
-    assert_eq!(
-        (east.gaps[0].first, east.gaps[0].segments),
-        (world.name(1, 10), 2)
-    );
+    assert_eq!((east.gaps[0].first, east.gaps[0].segments), (world.name(1, 10), 2));
     assert!(window.has_problems());
     let json = serde_json::to_value(&window).unwrap();
     assert_eq!(json["regions"][0]["spans"][0]["from"]["lsn"], "0/500050");
@@ -113,24 +93,14 @@ fn a_branch_is_reached_through_its_history_only() {
     world.put_backup("00000001-00000001", 1, (4 * MB, 5 * MB), 45);
     let before = window(&world);
     assert_eq!(before.regions[0].spans.len(), 1);
-    assert!(
-        before.regions[0].problems[0].contains("00000002.history"),
-        "{before:?}"
-    );
+    assert!(before.regions[0].problems[0].contains("00000002.history"), "{before:?}");
     put_history(&world, 2, &[(1, 7 * MB + 100)]);
     let after = window(&world);
     let east = &after.regions[0];
-    let ends: Vec<_> = east
-        .spans
-        .iter()
-        .map(|span| (span.timeline.0, span.to.lsn))
-        .collect();
+    let ends: Vec<_> = east.spans.iter().map(|span| (span.timeline.0, span.to.lsn)).collect();
     assert_eq!(ends, [(1, Lsn(8 * MB)), (2, Lsn(12 * MB))]);
     assert_eq!(east.spans[1].from.lsn, Lsn(7 * MB + 100));
-    assert_eq!(
-        east.timelines[1].parent,
-        Some((Timeline(1), Lsn(7 * MB + 100)))
-    );
+    assert_eq!(east.timelines[1].parent, Some((Timeline(1), Lsn(7 * MB + 100))));
     assert!(!after.has_problems(), "{after:?}");
 }
 
@@ -142,10 +112,7 @@ fn a_branch_before_the_backup_does_not_count() {
     put_history(&world, 2, &[(1, 5 * MB + 100)]);
     world.put_backup("00000001-00000001", 1, (8 * MB, 9 * MB), 95);
     let spans = &window(&world).regions[0].spans;
-    assert_eq!(
-        spans.iter().map(|span| span.timeline.0).collect::<Vec<_>>(),
-        [1]
-    );
+    assert_eq!(spans.iter().map(|span| span.timeline.0).collect::<Vec<_>>(), [1]);
 }
 
 #[test]
@@ -204,11 +171,7 @@ fn a_moment_is_found_with_few_reads_also_where_nothing_was_committed() {
     let world = World::new();
     put(&world, 1, 0..40);
     for number in (40..60).chain(61..64) {
-        world.put(
-            "east",
-            &world.name(1, number).to_string(),
-            &WalFacts::default(),
-        );
+        world.put("east", &world.name(1, number).to_string(), &WalFacts::default());
     }
     world.put("east", &world.name(1, 60).to_string(), &facts(60));
     inventory(&world, |inventory| {
@@ -220,11 +183,7 @@ fn a_moment_is_found_with_few_reads_also_where_nothing_was_committed() {
             let second = i64::try_from(number).unwrap() * 10;
             assert_eq!(find(second), Some(number), "before {number}");
             assert_eq!(find(second + 5), Some(number), "within {number}");
-            assert_eq!(
-                find(second + 9),
-                Some(number),
-                "the last commit of {number}"
-            );
+            assert_eq!(find(second + 9), Some(number), "the last commit of {number}");
         }
         assert_eq!(find(400), Some(60));
         assert_eq!(find(609), Some(60));
@@ -242,10 +201,8 @@ fn a_lineage_follows_the_history() {
     put_history(&world, 3, &[(1, 5 * MB + 1), (2, 10 * MB)]);
     inventory(&world, |inventory| {
         let names = inventory.lineage(Timeline(3));
-        let pairs: Vec<_> = names
-            .iter()
-            .map(|name| (name.timeline().0, name.number(world.size)))
-            .collect();
+        let pairs: Vec<_> =
+            names.iter().map(|name| (name.timeline().0, name.number(world.size))).collect();
         let expected = [1, 1, 2, 2, 2, 2, 2, 3, 3, 3, 3].into_iter().zip(3..14);
         assert_eq!(pairs, expected.collect::<Vec<_>>());
         assert_eq!(inventory.frontier().len(), 3);
@@ -259,27 +216,13 @@ fn restore_points_are_found_by_name_however_many_there_are() {
     let mut facts = facts(3);
     for number in 0..200 {
         let name = format!("point-{}", number % 100);
-        facts.restore_points.push(RestorePoint {
-            lsn: Lsn(3 * MB + number),
-            time_us: 0,
-            name,
-        });
+        facts.restore_points.push(RestorePoint { lsn: Lsn(3 * MB + number), time_us: 0, name });
     }
     world.put("east", &world.name(1, 3).to_string(), &facts);
     inventory(&world, |inventory| {
-        let points = inventory
-            .restore_points(Timeline(1), "point-7", Lsn::ZERO)
-            .unwrap();
-        let found: Vec<_> = points
-            .iter()
-            .map(|(_, point)| point.lsn.0 - 3 * MB)
-            .collect();
+        let points = inventory.restore_points(Timeline(1), "point-7", Lsn::ZERO).unwrap();
+        let found: Vec<_> = points.iter().map(|(_, point)| point.lsn.0 - 3 * MB).collect();
         assert_eq!(found, [7, 107]);
-        assert!(
-            inventory
-                .restore_points(Timeline(1), "other", Lsn::ZERO)
-                .unwrap()
-                .is_empty()
-        );
+        assert!(inventory.restore_points(Timeline(1), "other", Lsn::ZERO).unwrap().is_empty());
     });
 }

@@ -90,10 +90,8 @@ impl World {
             world.create_repository(region);
         }
         world.grant(1, Incarnation::FIRST);
-        let key = WalReadKey {
-            keys: world.stream.keys.clone(),
-            read_key: world.secrets.read_key(),
-        };
+        let key =
+            WalReadKey { keys: world.stream.keys.clone(), read_key: world.secrets.read_key() };
         key.save(&world.state().join("read.key")).unwrap();
         world
     }
@@ -142,11 +140,7 @@ impl World {
         let root = self.secrets.root().unwrap();
         let kind = ObjectType::Binding;
         let bytes = encode_body(self.secrets.vault(), &key, kind, &body, Some(&root)).unwrap();
-        for region in self
-            .regions
-            .iter()
-            .filter(|region| self.repository(region).exists())
-        {
+        for region in self.regions.iter().filter(|region| self.repository(region).exists()) {
             let created = self.store(region);
             let created = created.create(&key, bytes.clone());
             Blocking::new().unwrap().run(created).unwrap();
@@ -169,10 +163,7 @@ impl World {
         put(216, &8192_u32.to_le_bytes());
         put(220, &131_072_u32.to_le_bytes());
         put(224, &8192_u32.to_le_bytes());
-        put(
-            228,
-            &u32::try_from(self.size.bytes()).unwrap().to_le_bytes(),
-        );
+        put(228, &u32::try_from(self.size.bytes()).unwrap().to_le_bytes());
         let crc = crc32c::crc32c(&bytes[..288]);
         bytes[288..292].copy_from_slice(&crc.to_le_bytes());
         bytes
@@ -241,18 +232,11 @@ impl World {
 
     fn open(&self, blocking: &Blocking, resting: &BTreeSet<String>) -> Outcome<Regions> {
         let (mut repositories, mut skipped) = (Vec::new(), Vec::new());
-        for region in self
-            .regions
-            .iter()
-            .filter(|region| !resting.contains(**region))
-        {
+        for region in self.regions.iter().filter(|region| !resting.contains(**region)) {
             match blocking.run(Repository::open(self.store(region))) {
                 Ok(repository) => repositories.push(repository),
                 Err(failure) => {
-                    skipped.push(Skipped {
-                        region: (*region).to_owned(),
-                        failure,
-                    });
+                    skipped.push(Skipped { region: (*region).to_owned(), failure });
                 }
             }
         }
@@ -348,8 +332,7 @@ impl World {
 
     /// The repositories that are there.
     pub fn open_regions(&self) -> Regions {
-        self.open(&Blocking::new().unwrap(), &BTreeSet::new())
-            .unwrap()
+        self.open(&Blocking::new().unwrap(), &BTreeSet::new()).unwrap()
     }
 
     /// Puts a segment with these facts into a region, without a cluster.
@@ -357,22 +340,11 @@ impl World {
         let keys = &self.stream.keys;
         let key = layout::wal(keys.stream(), name).unwrap();
         let history = name.ends_with(".history");
-        let kind = if history {
-            ObjectType::History
-        } else {
-            ObjectType::Segment
-        };
+        let kind = if history { ObjectType::History } else { ObjectType::Segment };
         let plain = vec![0; usize::try_from(self.size.bytes()).unwrap()];
-        let content = WalContent {
-            plain: &plain,
-            digest: keys.content_digest(&plain),
-            facts,
-        };
+        let content = WalContent { plain: &plain, digest: keys.content_digest(&plain), facts };
         let bytes = encode(keys, &self.environment, kind, &key, 1, &content).unwrap();
-        Blocking::new()
-            .unwrap()
-            .run(self.store(region).create(&key, bytes))
-            .unwrap();
+        Blocking::new().unwrap().run(self.store(region).create(&key, bytes)).unwrap();
     }
 
     /// Puts a manifest of a backup into every region.
@@ -399,11 +371,7 @@ impl World {
     }
 
     fn description(&self, timeline: u32, start: u64, stop: u64, at: Timestamp) -> Description {
-        let wal = WalSpan {
-            timeline: Timeline(timeline),
-            start: Lsn(start),
-            stop: Lsn(stop),
-        };
+        let wal = WalSpan { timeline: Timeline(timeline), start: Lsn(start), stop: Lsn(stop) };
         Description {
             database: DATABASE.to_owned(),
             label: None,

@@ -20,10 +20,7 @@ async fn a_root_that_is_not_there_is_no_empty_repository() {
     let store = at(&root);
     let key = key("a/b");
     let failures = [
-        store
-            .create(&key, Bytes::from_static(b"x"))
-            .await
-            .unwrap_err(),
+        store.create(&key, Bytes::from_static(b"x")).await.unwrap_err(),
         store.get(&key).await.unwrap_err(),
         store.stat(&key).await.unwrap_err(),
         store.list("").await.unwrap_err(),
@@ -32,19 +29,14 @@ async fn a_root_that_is_not_there_is_no_empty_repository() {
     ];
     for failure in failures {
         assert_eq!(failure.code(), Code::StoreUnavailable, "{failure}");
-        assert!(
-            failure.hint_text().unwrap().contains("Mount"),
-            "{failure:?}"
-        );
+        assert!(failure.hint_text().unwrap().contains("Mount"), "{failure:?}");
     }
     assert!(!root.exists(), "an operation made the root");
 
     store.create_root().await.unwrap();
     store.create_root().await.unwrap();
     assert_eq!(store.stat(&key).await.unwrap(), None);
-    assert!(Store::failure_is_absence(
-        &store.get(&key).await.unwrap_err()
-    ));
+    assert!(Store::failure_is_absence(&store.get(&key).await.unwrap_err()));
     assert_eq!(store.list("").await.unwrap(), []);
 }
 
@@ -54,24 +46,12 @@ async fn a_root_that_is_replaced_is_noticed() {
     let root = parent.path().join("repository");
     let store = at(&root);
     store.create_root().await.unwrap();
-    store
-        .create(&key("a"), Bytes::from_static(b"x"))
-        .await
-        .unwrap();
+    store.create(&key("a"), Bytes::from_static(b"x")).await.unwrap();
     std::fs::rename(&root, parent.path().join("unmounted")).unwrap();
     std::fs::create_dir(&root).unwrap();
-    assert_eq!(
-        store.stat(&key("a")).await.unwrap_err().code(),
-        Code::StoreUnavailable
-    );
-    assert_eq!(
-        store.list("").await.unwrap_err().code(),
-        Code::StoreUnavailable
-    );
-    let refused = store
-        .create(&key("b"), Bytes::from_static(b"x"))
-        .await
-        .unwrap_err();
+    assert_eq!(store.stat(&key("a")).await.unwrap_err().code(), Code::StoreUnavailable);
+    assert_eq!(store.list("").await.unwrap_err().code(), Code::StoreUnavailable);
+    let refused = store.create(&key("b"), Bytes::from_static(b"x")).await.unwrap_err();
     assert_eq!(refused.code(), Code::StoreUnavailable);
     assert_eq!(std::fs::read_dir(&root).unwrap().count(), 0);
 }
@@ -82,10 +62,7 @@ async fn others_may_read_nothing() {
     let root = parent.path().join("repository");
     let store = at(&root);
     store.create_root().await.unwrap();
-    store
-        .create(&key("a/b/c"), Bytes::from_static(b"x"))
-        .await
-        .unwrap();
+    store.create(&key("a/b/c"), Bytes::from_static(b"x")).await.unwrap();
     for folder in ["", "a", "a/b"] {
         assert_eq!(mode(&root.join(folder)) & 0o027, 0, "{folder}");
     }
@@ -96,33 +73,15 @@ async fn others_may_read_nothing() {
 async fn staging_files_and_foreign_names_are_not_listed() {
     let root = tempfile::tempdir().unwrap();
     let store = at(root.path());
-    store
-        .create(&key("packs/a"), Bytes::from_static(b"x"))
-        .await
-        .unwrap();
+    store.create(&key("packs/a"), Bytes::from_static(b"x")).await.unwrap();
     std::fs::write(root.path().join("packs/b#1"), b"half").unwrap();
     std::fs::create_dir(root.path().join("lost+found")).unwrap();
     let listed = store.list("").await.unwrap();
-    assert_eq!(
-        listed
-            .iter()
-            .map(|(key, _)| key.as_str())
-            .collect::<Vec<_>>(),
-        ["packs/a"]
-    );
+    assert_eq!(listed.iter().map(|(key, _)| key.as_str()).collect::<Vec<_>>(), ["packs/a"]);
     let staging = store.list_staging().await.unwrap();
-    assert_eq!(
-        staging
-            .iter()
-            .map(|(path, _)| path.as_str())
-            .collect::<Vec<_>>(),
-        ["packs/b#1"]
-    );
+    assert_eq!(staging.iter().map(|(path, _)| path.as_str()).collect::<Vec<_>>(), ["packs/b#1"]);
     // A dead writer's staging file does not keep the next one from creating.
-    store
-        .create(&key("packs/b"), Bytes::from_static(b"whole"))
-        .await
-        .unwrap();
+    store.create(&key("packs/b"), Bytes::from_static(b"whole")).await.unwrap();
     assert_eq!(store.get(&key("packs/b")).await.unwrap(), "whole");
 }
 
@@ -130,25 +89,16 @@ async fn staging_files_and_foreign_names_are_not_listed() {
 async fn what_cannot_be_read_fails_the_listing() {
     let root = tempfile::tempdir().unwrap();
     let store = at(root.path());
-    store
-        .create(&key("a/b"), Bytes::from_static(b"x"))
-        .await
-        .unwrap();
+    store.create(&key("a/b"), Bytes::from_static(b"x")).await.unwrap();
     std::os::unix::fs::symlink("loop", root.path().join("loop")).unwrap();
-    assert_eq!(
-        store.list("").await.unwrap_err().code(),
-        Code::StoreUnavailable
-    );
+    assert_eq!(store.list("").await.unwrap_err().code(), Code::StoreUnavailable);
 }
 
 #[tokio::test]
 async fn a_truncated_object_is_damaged_not_absent() {
     let root = tempfile::tempdir().unwrap();
     let store = at(root.path());
-    store
-        .create(&key("a"), Bytes::from_static(b"0123456789"))
-        .await
-        .unwrap();
+    store.create(&key("a"), Bytes::from_static(b"0123456789")).await.unwrap();
     std::fs::write(root.path().join("a"), b"0123").unwrap();
     for range in [2..8, 6..8] {
         let failure = store.get_range(&key("a"), range).await.unwrap_err();

@@ -28,19 +28,10 @@ fn operating_system_errors_have_meanings() {
         (4, "unsure"),
     ] {
         let error = io::Error::from_raw_os_error(errno);
-        let wrapped = object_store::Error::Generic {
-            store: "LocalFileSystem",
-            source: Box::new(error),
-        };
-        assert_eq!(
-            kind(&Fault::from_directory(wrapped)),
-            meaning,
-            "errno {errno}"
-        );
-        assert_eq!(
-            kind(&Fault::from_io(io::Error::from_raw_os_error(errno))),
-            meaning
-        );
+        let wrapped =
+            object_store::Error::Generic { store: "LocalFileSystem", source: Box::new(error) };
+        assert_eq!(kind(&Fault::from_directory(wrapped)), meaning, "errno {errno}");
+        assert_eq!(kind(&Fault::from_io(io::Error::from_raw_os_error(errno))), meaning);
     }
 }
 
@@ -64,15 +55,8 @@ impl std::error::Error for Unlinked {
 fn a_file_system_without_hard_links_is_not_fit() {
     for (errno, meaning) in [(1, "StoreUnfit"), (95, "StoreUnfit"), (13, "StoreDenied")] {
         let source = Box::new(Unlinked(io::Error::from_raw_os_error(errno)));
-        let error = object_store::Error::Generic {
-            store: "LocalFileSystem",
-            source,
-        };
-        assert_eq!(
-            kind(&Fault::from_directory(error)),
-            meaning,
-            "errno {errno}"
-        );
+        let error = object_store::Error::Generic { store: "LocalFileSystem", source };
+        assert_eq!(kind(&Fault::from_directory(error)), meaning, "errno {errno}");
     }
 }
 
@@ -84,47 +68,23 @@ fn http_answers_have_meanings() {
         ("status code: 503 Service Unavailable: SlowDown", "again"),
         ("status code: 429 Too Many Requests: ", "again"),
         ("status code: 408 Request Timeout: ", "unsure"),
-        (
-            "status code: 400 Bad Request: <Code>BadDigest</Code>",
-            "unsure",
-        ),
-        (
-            "status code: 400 Bad Request: <Code>ExpiredToken</Code>",
-            "StoreDenied",
-        ),
-        (
-            "status code: 400 Bad Request: <Code>InvalidArgument</Code>",
-            "StoreUnavailable",
-        ),
-        (
-            "status code: 404 Not Found: <Code>NoSuchBucket</Code>",
-            "StoreUnavailable",
-        ),
-        (
-            "status code: 404 Not Found: <Code>NoSuchKey</Code>",
-            "absent",
-        ),
+        ("status code: 400 Bad Request: <Code>BadDigest</Code>", "unsure"),
+        ("status code: 400 Bad Request: <Code>ExpiredToken</Code>", "StoreDenied"),
+        ("status code: 400 Bad Request: <Code>InvalidArgument</Code>", "StoreUnavailable"),
+        ("status code: 404 Not Found: <Code>NoSuchBucket</Code>", "StoreUnavailable"),
+        ("status code: 404 Not Found: <Code>NoSuchKey</Code>", "absent"),
         ("status code: 301 Moved Permanently: ", "StoreUnavailable"),
         ("status code: 501 Not Implemented: ", "StoreUnfit"),
         ("status code: 507 Insufficient Storage: ", "StoreFull"),
         ("connection reset by peer", "unsure"),
     ] {
-        let error = object_store::Error::Generic {
-            store: "S3",
-            source: said.into(),
-        };
+        let error = object_store::Error::Generic { store: "S3", source: said.into() };
         assert_eq!(kind(&Fault::from_store(error)), meaning, "{said}");
     }
     let forbidden = |said: &str| object_store::Error::PermissionDenied {
         path: "a".to_owned(),
         source: said.into(),
     };
-    assert_eq!(
-        kind(&Fault::from_store(forbidden("AccessDenied"))),
-        "StoreDenied"
-    );
-    assert_eq!(
-        kind(&Fault::from_store(forbidden("QuotaExceeded"))),
-        "StoreFull"
-    );
+    assert_eq!(kind(&Fault::from_store(forbidden("AccessDenied"))), "StoreDenied");
+    assert_eq!(kind(&Fault::from_store(forbidden("QuotaExceeded"))), "StoreFull");
 }

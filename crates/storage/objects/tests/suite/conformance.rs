@@ -19,14 +19,8 @@ pub async fn conforms(store: &Store) {
 
 async fn creates_once(store: &Store) {
     let name = key("create/once");
-    assert_eq!(
-        store.create(&name, bytes("first")).await.unwrap(),
-        Created::New
-    );
-    assert_eq!(
-        store.create(&name, bytes("first")).await.unwrap(),
-        Created::Identical
-    );
+    assert_eq!(store.create(&name, bytes("first")).await.unwrap(), Created::New);
+    assert_eq!(store.create(&name, bytes("first")).await.unwrap(), Created::Identical);
     for other in ["other", "longer than first", "", "firs"] {
         let failure = store.create(&name, bytes(other)).await.unwrap_err();
         assert_eq!(failure.code(), Code::ObjectConflict, "{failure}");
@@ -35,28 +29,13 @@ async fn creates_once(store: &Store) {
     assert_eq!(store.get(&name).await.unwrap(), "first");
 
     let verified = key("create/verified");
-    assert_eq!(
-        store.create_verified(&verified, bytes("v")).await.unwrap(),
-        Created::New
-    );
-    assert_eq!(
-        store.create_verified(&verified, bytes("v")).await.unwrap(),
-        Created::Identical
-    );
+    assert_eq!(store.create_verified(&verified, bytes("v")).await.unwrap(), Created::New);
+    assert_eq!(store.create_verified(&verified, bytes("v")).await.unwrap(), Created::Identical);
 
     let pack = key("create/by-digest");
-    assert_eq!(
-        store.create_by_digest(&pack, bytes("12345")).await.unwrap(),
-        Created::New
-    );
-    assert_eq!(
-        store.create_by_digest(&pack, bytes("12345")).await.unwrap(),
-        Created::Identical
-    );
-    let torn = store
-        .create_by_digest(&pack, bytes("1234567"))
-        .await
-        .unwrap_err();
+    assert_eq!(store.create_by_digest(&pack, bytes("12345")).await.unwrap(), Created::New);
+    assert_eq!(store.create_by_digest(&pack, bytes("12345")).await.unwrap(), Created::Identical);
+    let torn = store.create_by_digest(&pack, bytes("1234567")).await.unwrap_err();
     assert_eq!(torn.code(), Code::ObjectConflict);
 
     let empty = key("create/empty");
@@ -64,15 +43,8 @@ async fn creates_once(store: &Store) {
     assert_eq!(store.get(&empty).await.unwrap(), "");
     assert_eq!(store.get_tail(&empty, 8).await.unwrap(), (0, Bytes::new()));
 
-    let large = Bytes::from(
-        (0..3_000_000u32)
-            .map(|n| (n % 251) as u8)
-            .collect::<Vec<_>>(),
-    );
-    store
-        .create(&key("create/large"), large.clone())
-        .await
-        .unwrap();
+    let large = Bytes::from((0..3_000_000u32).map(|n| (n % 251) as u8).collect::<Vec<_>>());
+    store.create(&key("create/large"), large.clone()).await.unwrap();
     assert_eq!(store.get(&key("create/large")).await.unwrap(), large);
 }
 
@@ -83,10 +55,7 @@ async fn reads_exactly(store: &Store) {
     assert_eq!(store.get_range(&name, 3..5).await.unwrap(), "34");
     assert_eq!(store.get_range(&name, 4..4).await.unwrap(), "");
     assert_eq!(store.get_tail(&name, 3).await.unwrap(), (10, bytes("789")));
-    assert_eq!(
-        store.get_tail(&name, 99).await.unwrap(),
-        (10, bytes("0123456789"))
-    );
+    assert_eq!(store.get_tail(&name, 99).await.unwrap(), (10, bytes("0123456789")));
     for short in [8..12, 10..11, 40..50] {
         let failure = store.get_range(&name, short).await.unwrap_err();
         assert_eq!(failure.code(), Code::ObjectDamaged, "{failure}");
@@ -99,28 +68,16 @@ async fn reads_exactly(store: &Store) {
 }
 
 async fn lists_completely(store: &Store) {
-    let wanted: Vec<String> = (0..25)
-        .map(|number| format!("list/{number:02}/x"))
-        .collect();
+    let wanted: Vec<String> = (0..25).map(|number| format!("list/{number:02}/x")).collect();
     for name in wanted.iter().rev() {
         store.create(&key(name), bytes(name)).await.unwrap();
     }
-    store
-        .create(&key("list-not/this"), bytes("x"))
-        .await
-        .unwrap();
+    store.create(&key("list-not/this"), bytes("x")).await.unwrap();
     let names = |listed: Vec<(lifeboat_objects::Key, Stat)>| {
-        listed
-            .into_iter()
-            .map(|(key, _)| key.as_str().to_owned())
-            .collect::<Vec<_>>()
+        listed.into_iter().map(|(key, _)| key.as_str().to_owned()).collect::<Vec<_>>()
     };
     let listed = store.list("list/").await.unwrap();
-    assert!(
-        listed
-            .iter()
-            .all(|(key, stat)| stat.size == key.as_str().len() as u64)
-    );
+    assert!(listed.iter().all(|(key, stat)| stat.size == key.as_str().len() as u64));
     assert_eq!(names(listed), wanted);
     assert_eq!(names(store.list("list/0").await.unwrap()), wanted[..10]);
     assert_eq!(names(store.list("list").await.unwrap()).len(), 26);
@@ -152,27 +109,14 @@ async fn tells_absence(store: &Store) {
 }
 
 async fn races(store: &Store) {
-    let fit = Fitness {
-        exclusive_create: true,
-        deletes: true,
-    };
+    let fit = Fitness { exclusive_create: true, deletes: true };
     assert_eq!(store.probe("race/").await.unwrap(), fit);
-    assert_eq!(
-        store.list("race/").await.unwrap(),
-        [],
-        "the probe left something"
-    );
+    assert_eq!(store.list("race/").await.unwrap(), [], "the probe left something");
 
     let name = key("race/winner");
     let create = |racer: usize| store.create(&name, Bytes::from(vec![b'a'; racer + 1]));
     let ended = futures::future::join_all((0..6).map(create)).await;
-    assert_eq!(
-        ended
-            .iter()
-            .filter(|ended| matches!(ended, Ok(Created::New)))
-            .count(),
-        1
-    );
+    assert_eq!(ended.iter().filter(|ended| matches!(ended, Ok(Created::New))).count(), 1);
     for failure in ended.into_iter().filter_map(Result::err) {
         assert_eq!(failure.code(), Code::ObjectConflict, "{failure}");
     }
@@ -198,12 +142,7 @@ async fn memory() {
 async fn strict_s3() {
     let server = S3Server::start().unwrap();
     conforms(&s3(server.endpoint(), "a/prefix", options())).await;
-    assert!(
-        server
-            .objects()
-            .keys()
-            .all(|key| key.starts_with("a/prefix/"))
-    );
+    assert!(server.objects().keys().all(|key| key.starts_with("a/prefix/")));
 }
 
 #[tokio::test]

@@ -10,15 +10,11 @@ use super::{bytes, environment, key, options};
 async fn emulator_conforms(product: Product) {
     let emulator = Emulator::start(product).unwrap();
     let variables = emulator.variables();
-    let variables: Vec<(&str, &str)> = variables
-        .iter()
-        .map(|(name, value)| (name.as_str(), value.as_str()))
-        .collect();
+    let variables: Vec<(&str, &str)> =
+        variables.iter().map(|(name, value)| (name.as_str(), value.as_str())).collect();
     let environment = environment(&variables);
     let open = |url: String| {
-        let location = Location::new(&url)
-            .unwrap()
-            .with_endpoint(Some(emulator.endpoint()));
+        let location = Location::new(&url).unwrap().with_endpoint(Some(emulator.endpoint()));
         Store::open(&location, &environment, options()).unwrap()
     };
     conforms(&open(format!("{}/prefix", emulator.url()))).await;
@@ -32,10 +28,7 @@ async fn emulator_conforms(product: Product) {
         store.create(&key("a"), bytes("x")).await.unwrap_err(),
     ] {
         assert_eq!(failure.code(), Code::StoreUnavailable, "{failure}");
-        assert!(
-            failure.hint_text().unwrap().contains("bucket"),
-            "{failure:?}"
-        );
+        assert!(failure.hint_text().unwrap().contains("bucket"), "{failure:?}");
     }
 }
 

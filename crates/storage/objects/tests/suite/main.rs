@@ -1,9 +1,5 @@
 //! What every back end must do, and what a store must do when its back end does not.
-#![expect(
-    clippy::unwrap_used,
-    clippy::panic,
-    reason = "a test fails by panicking"
-)]
+#![expect(clippy::unwrap_used, clippy::panic, reason = "a test fails by panicking")]
 
 mod conformance;
 mod emulators;
@@ -31,25 +27,18 @@ fn options() -> Options {
 }
 
 fn environment(variables: &[(&str, &str)]) -> Environment {
-    let pairs = variables
-        .iter()
-        .map(|(name, value)| ((*name).to_owned(), (*value).to_owned()));
+    let pairs = variables.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned()));
     Environment::for_test(Arc::new(SystemClock), Arc::new(SeededRandom::new(11)))
         .with_variables(pairs.collect())
 }
 
 fn s3_environment() -> Environment {
-    environment(&[
-        ("AWS_ACCESS_KEY_ID", "test"),
-        ("AWS_SECRET_ACCESS_KEY", "test"),
-    ])
+    environment(&[("AWS_ACCESS_KEY_ID", "test"), ("AWS_SECRET_ACCESS_KEY", "test")])
 }
 
 fn s3(endpoint: &str, prefix: &str, options: Options) -> Store {
     let url = format!("s3://{}/{prefix}", S3Server::BUCKET);
-    let location = Location::new(&url)
-        .unwrap()
-        .with_endpoint(Some(endpoint.to_owned()));
+    let location = Location::new(&url).unwrap().with_endpoint(Some(endpoint.to_owned()));
     Store::open(&location, &s3_environment(), options).unwrap()
 }
 
@@ -69,11 +58,7 @@ impl Bench {
         let server = S3Server::start().unwrap();
         let proxy = FaultProxy::start(server.endpoint(), Profile::CALM, seed).unwrap();
         let store = s3(proxy.endpoint(), "repository", options);
-        Self {
-            server,
-            proxy,
-            store,
-        }
+        Self { server, proxy, store }
     }
 }
 

@@ -22,10 +22,8 @@ async fn work(store: &Store) -> BTreeMap<usize, Outcome<Created>> {
     let mut said = BTreeMap::new();
     for number in 0..40 {
         let name = key(&format!("work/{number:02}"));
-        let created = tokio::time::timeout(
-            options().deadline + GRACE,
-            store.create(&name, body(number)),
-        );
+        let created =
+            tokio::time::timeout(options().deadline + GRACE, store.create(&name, body(number)));
         said.insert(number, created.await.expect("a create hung"));
     }
     said
@@ -55,10 +53,7 @@ async fn storm(profile: Profile, seed: u64) -> BTreeMap<usize, Outcome<Created>>
     assert_eq!(bench.store.stat(&key("work/none")).await.unwrap(), None);
     bench.proxy.reset();
     let again = work(&bench.store).await;
-    assert!(
-        again.values().all(Result::is_ok),
-        "a calm rerun does not converge"
-    );
+    assert!(again.values().all(Result::is_ok), "a calm rerun does not converge");
     again
 }
 
@@ -93,10 +88,7 @@ async fn a_seed_repeats_its_storm() {
         runs.push(bench.proxy.calls());
     }
     assert_eq!(runs[0], runs[1]);
-    assert!(
-        runs[0].iter().any(|call| call.fault.is_some()),
-        "nothing went wrong"
-    );
+    assert!(runs[0].iter().any(|call| call.fault.is_some()), "nothing went wrong");
 }
 
 #[tokio::test]
@@ -108,11 +100,7 @@ async fn a_liar_is_found_out_by_reading_back() {
         for number in 0..20 {
             let name = key(&format!("manifests/{number:02}"));
             let said = bench.store.create_verified(&name, body(number)).await;
-            let stored = bench
-                .server
-                .objects()
-                .get(&format!("repository/{name}"))
-                .cloned();
+            let stored = bench.server.objects().get(&format!("repository/{name}")).cloned();
             match said {
                 Ok(_) => assert_eq!(stored, Some(body(number)), "seed {seed}, {name}"),
                 Err(failure) => {
@@ -157,15 +145,10 @@ async fn a_tarpit_ends_at_the_deadline() {
             bench.store.probe("").await.unwrap_err(),
         ]
     };
-    let failures = tokio::time::timeout(GRACE, calls)
-        .await
-        .expect("a call hung");
+    let failures = tokio::time::timeout(GRACE, calls).await.expect("a call hung");
     for failure in failures {
         assert_eq!(failure.code(), Code::StoreUnavailable, "{failure}");
-        assert!(
-            failure.to_string().contains("no answer within"),
-            "{failure}"
-        );
+        assert!(failure.to_string().contains("no answer within"), "{failure}");
     }
     assert!(bench.proxy.count(Kind::Get) > 1, "nothing was tried again");
 }

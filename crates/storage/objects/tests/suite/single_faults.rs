@@ -13,11 +13,7 @@ async fn a_create_whose_answer_got_lost_is_new() {
         bench.proxy.fail_call(0, fault);
         let created = bench.store.create(&key("a"), bytes("mine")).await.unwrap();
         assert_eq!(created, Created::New, "{fault:?}");
-        assert_eq!(
-            bench.proxy.count(Kind::Put),
-            1,
-            "{fault:?}: it was there already"
-        );
+        assert_eq!(bench.proxy.count(Kind::Put), 1, "{fault:?}: it was there already");
     }
 }
 
@@ -26,11 +22,7 @@ async fn a_lost_answer_does_not_hide_a_rival() {
     let bench = Bench::new(1);
     bench.server.plant("repository/a", "theirs");
     bench.proxy.fail_call(0, Fault::LostReply);
-    let failure = bench
-        .store
-        .create(&key("a"), bytes("mine"))
-        .await
-        .unwrap_err();
+    let failure = bench.store.create(&key("a"), bytes("mine")).await.unwrap_err();
     assert_eq!(failure.code(), Code::ObjectConflict);
     assert_eq!(bench.store.get(&key("a")).await.unwrap(), "theirs");
 }
@@ -53,11 +45,7 @@ async fn one_damaged_answer_raises_no_alarm() {
         bench.server.plant("repository/a", "the same");
         // Call 0 is the refused PUT, call 1 the comparing GET.
         bench.proxy.fail_call(1, fault);
-        let created = bench
-            .store
-            .create(&key("a"), bytes("the same"))
-            .await
-            .unwrap();
+        let created = bench.store.create(&key("a"), bytes("the same")).await.unwrap();
         assert_eq!(created, Created::Identical, "{fault:?}");
     }
 }
@@ -91,9 +79,7 @@ async fn absence_takes_two_looks() {
     assert_eq!(bench.store.stat(&key("a")).await.unwrap(), None);
     assert!(bench.proxy.calls().len() >= 2);
     bench.proxy.reset();
-    assert!(Store::failure_is_absence(
-        &bench.store.get(&key("a")).await.unwrap_err()
-    ));
+    assert!(Store::failure_is_absence(&bench.store.get(&key("a")).await.unwrap_err()));
     assert_eq!(bench.proxy.count(Kind::Get), 2);
 }
 
@@ -103,18 +89,10 @@ async fn a_broken_body_is_read_again() {
         let bench = Bench::new(1);
         bench.server.plant("repository/a", "0123456789");
         bench.proxy.fail_call(0, fault);
-        assert_eq!(
-            bench.store.get(&key("a")).await.unwrap(),
-            "0123456789",
-            "{fault:?}"
-        );
+        assert_eq!(bench.store.get(&key("a")).await.unwrap(), "0123456789", "{fault:?}");
         bench.proxy.reset();
         bench.proxy.fail_call(0, fault);
-        assert_eq!(
-            bench.store.get_range(&key("a"), 2..6).await.unwrap(),
-            "2345",
-            "{fault:?}"
-        );
+        assert_eq!(bench.store.get_range(&key("a"), 2..6).await.unwrap(), "2345", "{fault:?}");
     }
 }
 
@@ -123,10 +101,7 @@ async fn a_range_that_arrives_short_is_never_taken() {
     let bench = Bench::new(1);
     bench.server.plant("repository/a", "0123456789");
     bench.proxy.fail_call(0, Fault::Halve);
-    assert_eq!(
-        bench.store.get_range(&key("a"), 2..8).await.unwrap(),
-        "234567"
-    );
+    assert_eq!(bench.store.get_range(&key("a"), 2..8).await.unwrap(), "234567");
     bench.proxy.fail_kind(Kind::Get, Fault::Halve);
     let failure = bench.store.get_range(&key("a"), 2..8).await.unwrap_err();
     assert_eq!(failure.code(), Code::StoreUnavailable, "{failure}");
@@ -149,12 +124,7 @@ async fn refused_credentials_are_not_tried_again() {
     ];
     for failure in failures {
         assert_eq!(failure.code(), Code::StoreDenied, "{failure}");
-        assert!(
-            failure
-                .hint_text()
-                .unwrap()
-                .contains("s3://bucket/repository")
-        );
+        assert!(failure.hint_text().unwrap().contains("s3://bucket/repository"));
     }
     assert_eq!(bench.proxy.calls().len(), 5);
 }
@@ -191,19 +161,11 @@ async fn a_listing_without_end_is_noticed() {
 async fn an_acknowledged_object_that_is_lost_is_reported() {
     let bench = Bench::new(1);
     bench.proxy.fail_call(0, Fault::AcknowledgeOnly);
-    let failure = bench
-        .store
-        .create_verified(&key("a"), bytes("x"))
-        .await
-        .unwrap_err();
+    let failure = bench.store.create_verified(&key("a"), bytes("x")).await.unwrap_err();
     assert_eq!(failure.code(), Code::ObjectDamaged, "{failure}");
     bench.proxy.reset();
     bench.proxy.fail_call(0, Fault::Halve);
-    let failure = bench
-        .store
-        .create_verified(&key("b"), bytes("whole"))
-        .await
-        .unwrap_err();
+    let failure = bench.store.create_verified(&key("b"), bytes("whole")).await.unwrap_err();
     assert_eq!(failure.code(), Code::ObjectDamaged, "{failure}");
 }
 
@@ -220,10 +182,7 @@ async fn no_redirect_is_followed() {
     ];
     for failure in failures {
         assert_eq!(failure.code(), Code::StoreUnavailable, "{failure}");
-        assert!(
-            failure.hint_text().unwrap().contains("region"),
-            "{failure:?}"
-        );
+        assert!(failure.hint_text().unwrap().contains("region"), "{failure:?}");
     }
     assert_eq!(bench.server.objects().len(), 1);
 }

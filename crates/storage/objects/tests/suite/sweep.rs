@@ -14,17 +14,11 @@ use super::{Bench, bytes, key, options};
 /// What a small backup does to a store.
 async fn script(store: &Store) -> Outcome<Vec<String>> {
     store.create(&key("format"), bytes("format 1")).await?;
-    store
-        .create_by_digest(&key("packs/aa"), Bytes::from(vec![1; 5000]))
-        .await?;
-    store
-        .create_by_digest(&key("packs/bb"), Bytes::from(vec![2; 7000]))
-        .await?;
+    store.create_by_digest(&key("packs/aa"), Bytes::from(vec![1; 5000])).await?;
+    store.create_by_digest(&key("packs/bb"), Bytes::from(vec![2; 7000])).await?;
     store.create(&key("scratch"), bytes("short-lived")).await?;
     let absent = store.stat(&key("manifests/1")).await?;
-    store
-        .create_verified(&key("manifests/1"), bytes("aa bb"))
-        .await?;
+    store.create_verified(&key("manifests/1"), bytes("aa bb")).await?;
     let pack = store.get_range(&key("packs/aa"), 10..20).await?;
     let (size, tail) = store.get_tail(&key("packs/bb"), 4).await?;
     store.delete(&key("scratch")).await?;
@@ -58,11 +52,7 @@ async fn reference() -> Reference {
     let said = script(&bench.store).await.unwrap();
     let (calls, objects) = (bench.proxy.calls().len(), bench.server.objects());
     assert!(calls >= 12, "the script makes too few calls: {calls}");
-    Reference {
-        calls,
-        said,
-        objects,
-    }
+    Reference { calls, said, objects }
 }
 
 /// Whether the disturbed run succeeded.
@@ -100,11 +90,7 @@ async fn disturbed(reference: &Reference, faults: &[(usize, Fault)], options: Op
     bench.proxy.reset();
     let again = script(&bench.store).await.expect("a calm rerun failed");
     assert_eq!(again, reference.said, "{faults:?}: the rerun");
-    assert_eq!(
-        bench.server.objects(),
-        reference.objects,
-        "{faults:?}: the rerun"
-    );
+    assert_eq!(bench.server.objects(), reference.objects, "{faults:?}: the rerun");
     succeeded
 }
 
@@ -122,17 +108,9 @@ async fn a_fault_that_passes_is_overcome_wherever_it_strikes() {
 #[tokio::test]
 async fn without_a_second_attempt_every_fault_is_loud() {
     let reference = reference().await;
-    let once = Options {
-        attempts: 1,
-        ..options()
-    };
-    for fault in [
-        Fault::Error,
-        Fault::ErrorAfterwards,
-        Fault::Reset,
-        Fault::LostReply,
-        Fault::Deny,
-    ] {
+    let once = Options { attempts: 1, ..options() };
+    for fault in [Fault::Error, Fault::ErrorAfterwards, Fault::Reset, Fault::LostReply, Fault::Deny]
+    {
         for call in 0..reference.calls {
             let survived = disturbed(&reference, &[(call, fault)], once).await;
             assert!(!survived, "{fault:?} at call {call} went unnoticed");
@@ -148,15 +126,9 @@ async fn two_faults_are_overcome_too() {
     for _ in 0..100 {
         let faults = [0, 1].map(|_| (draw(reference.calls), PASSING[draw(PASSING.len())]));
         // The same lie told twice is believed: that is what "two looks" means.
-        if faults
-            .iter()
-            .all(|(_, fault)| *fault == Fault::FalseNotFound)
-        {
+        if faults.iter().all(|(_, fault)| *fault == Fault::FalseNotFound) {
             continue;
         }
-        assert!(
-            disturbed(&reference, &faults, options()).await,
-            "{faults:?} were not overcome"
-        );
+        assert!(disturbed(&reference, &faults, options()).await, "{faults:?} were not overcome");
     }
 }

@@ -46,10 +46,9 @@ pub fn classify(key: &Key) -> Option<Place> {
     match parts.as_slice() {
         ["format"] => Some(Place::Format),
         ["keys", name] => is_key(name).then_some(Place::Key),
-        ["bindings", service, database, number] => Some(Place::Binding(
-            format!("{service}/{database}"),
-            hex32(number)?,
-        )),
+        ["bindings", service, database, number] => {
+            Some(Place::Binding(format!("{service}/{database}"), hex32(number)?))
+        }
         ["audit", _, number] => hex32(number).map(|_| Place::Audit),
         ["probe", ..] => Some(Place::Probe),
         ["streams", stream, rest @ ..] => in_stream(StreamId::parse(stream)?, rest),
@@ -89,7 +88,5 @@ fn is_key(name: &str) -> bool {
 }
 
 fn hex32(digits: &str) -> Option<u32> {
-    u32::from_str_radix(digits, 16)
-        .ok()
-        .filter(|_| digits.len() == 8)
+    u32::from_str_radix(digits, 16).ok().filter(|_| digits.len() == 8)
 }

@@ -29,15 +29,10 @@ pub(super) async fn check(check: &mut Check<'_>, stream: StreamId) {
         } else if let Some(timeline) = file.strip_suffix(".history") {
             histories.insert(timeline.to_owned());
         } else if let Some(position) = position(file) {
-            segments
-                .entry(file[..8].to_owned())
-                .or_default()
-                .insert(position);
+            segments.entry(file[..8].to_owned()).or_default().insert(position);
         }
     }
-    let whole = files
-        .iter()
-        .find(|file| position(file).is_some() && !parts.contains_key(*file));
+    let whole = files.iter().find(|file| position(file).is_some() && !parts.contains_key(*file));
     let per_log = match whole {
         Some(file) => segments_per_log(check, stream, file).await,
         None => None,
@@ -46,12 +41,7 @@ pub(super) async fn check(check: &mut Check<'_>, stream: StreamId) {
     let per_log = per_log.unwrap_or(64);
     for (timeline, found) in &segments {
         if timeline != "00000001" && !histories.contains(timeline) {
-            missing(
-                check,
-                stream,
-                &format!("{timeline}.history"),
-                "the history file is missing",
-            );
+            missing(check, stream, &format!("{timeline}.history"), "the history file is missing");
         }
         name_gaps(check, stream, timeline, found, per_log);
     }
@@ -76,12 +66,7 @@ fn position(file: &str) -> Option<(u32, u32)> {
 async fn segments_per_log(check: &Check<'_>, stream: StreamId, file: &str) -> Option<u64> {
     let key = layout::wal(stream, file).ok()?;
     let length = check.present.get(&key)?.size.min(WAL_HEAD_BYTES);
-    let head = check
-        .repository
-        .store()
-        .get_range(&key, 0..length)
-        .await
-        .ok()?;
+    let head = check.repository.store().get_range(&key, 0..length).await.ok()?;
     let size = wal_file::plain_bytes(&head).filter(|size| size.is_power_of_two())?;
     Some((1 << 32) / size)
 }
@@ -106,12 +91,7 @@ fn name_gaps(
                 };
                 let name = format!("{timeline}{:08X}{:08X}", next.0, next.1);
                 let count = distance - 1;
-                missing(
-                    check,
-                    stream,
-                    &name,
-                    &format!("a gap of {count} segments begins here"),
-                );
+                missing(check, stream, &name, &format!("a gap of {count} segments begins here"));
             }
         }
         previous = Some(*position);
@@ -126,11 +106,7 @@ fn needed_by_backups(
     per_log: u64,
 ) {
     let mut lost: BTreeMap<String, BTreeSet<String>> = BTreeMap::new();
-    for needed in check
-        .needed_wal
-        .iter()
-        .filter(|needed| needed.stream == stream)
-    {
+    for needed in check.needed_wal.iter().filter(|needed| needed.stream == stream) {
         let (Some(first), Some(last)) = (position(&needed.first), position(&needed.last)) else {
             continue;
         };

@@ -44,25 +44,18 @@ impl WalReadKey {
             Failure::new(Code::KeyUnavailable, message)
                 .hint("Run the restore again: it writes this file. It needs a key of the vault.")
         };
-        let text = std::fs::read_to_string(path)
-            .map(Zeroizing::new)
-            .map_err(|error| {
-                unusable(format!("cannot read the WAL-read key {shown}")).because(error)
-            })?;
+        let text = std::fs::read_to_string(path).map(Zeroizing::new).map_err(|error| {
+            unusable(format!("cannot read the WAL-read key {shown}")).because(error)
+        })?;
         let mode = std::fs::metadata(path).map_or(0o777, |found| found.mode());
         if mode & 0o077 != 0 {
-            return Err(
-                unusable(format!("the WAL-read key {shown} is readable by others")).hint(format!(
-                    "Run `chmod 600 {shown}`, and find out who may have read it."
-                )),
-            );
+            return Err(unusable(format!("the WAL-read key {shown} is readable by others"))
+                .hint(format!("Run `chmod 600 {shown}`, and find out who may have read it.")));
         }
         let damaged = || unusable(format!("the WAL-read key {shown} is damaged"));
         let stored: Stored = serde_json::from_str(&text).map_err(|_| damaged())?;
         if stored.lifeboat_wal_read_key != 1 {
-            return Err(unusable(format!(
-                "the WAL-read key {shown} is of another version"
-            )));
+            return Err(unusable(format!("the WAL-read key {shown} is of another version")));
         }
         let keys = StreamKeys::new(
             stored.vault,
@@ -86,11 +79,9 @@ impl WalReadKey {
             id_key: encode(id_key),
             metadata_key: encode(metadata_key),
         };
-        let text = serde_json::to_vec_pretty(&stored)
-            .map(Zeroizing::new)
-            .map_err(|error| {
-                Failure::new(Code::Internal, "the WAL-read key cannot be encoded").because(error)
-            })?;
+        let text = serde_json::to_vec_pretty(&stored).map(Zeroizing::new).map_err(|error| {
+            Failure::new(Code::Internal, "the WAL-read key cannot be encoded").because(error)
+        })?;
         write_secret_file(path, &text)
     }
 }

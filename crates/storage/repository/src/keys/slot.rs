@@ -85,10 +85,7 @@ impl RecoveryKey {
         let upper = Zeroizing::new(text.trim().to_ascii_uppercase());
         let digits = upper.strip_prefix("LIFEBOAT").ok_or_else(wrong)?;
         let digits: Zeroizing<String> = Zeroizing::new(
-            digits
-                .chars()
-                .filter(|digit| !digit.is_whitespace() && *digit != '-')
-                .collect(),
+            digits.chars().filter(|digit| !digit.is_whitespace() && *digit != '-').collect(),
         );
         let bytes = Zeroizing::new(hex::decode(digits.as_bytes()).map_err(|_| wrong())?);
         let (key, sum) = bytes.split_at_checked(crypt::KEY_BYTES).ok_or_else(wrong)?;
@@ -174,12 +171,7 @@ pub fn open_slot(vault: &Vault, body: &SlotBody, with: &OpenWith) -> Outcome<Opt
 }
 
 fn aad(vault: &Vault, body: &SlotBody) -> Vec<u8> {
-    [
-        b"lifeboat/1/slot/".as_slice(),
-        &vault.id.0,
-        format!("{:?}", body.kind).as_bytes(),
-    ]
-    .concat()
+    [b"lifeboat/1/slot/".as_slice(), &vault.id.0, format!("{:?}", body.kind).as_bytes()].concat()
 }
 
 fn slot_key(body: &SlotBody, with: &OpenWith, salt: &[u8]) -> Outcome<Option<SecretKey>> {
@@ -198,18 +190,10 @@ fn stretch(body: &SlotBody, passphrase: &[u8], salt: &[u8]) -> Outcome<Zeroizing
         return Err(Failure::new(Code::LimitExceeded, message));
     }
     let bad = |error: argon2::Error| {
-        Failure::new(
-            Code::ObjectDamaged,
-            format!("a key slot has impossible settings: {error}"),
-        )
+        Failure::new(Code::ObjectDamaged, format!("a key slot has impossible settings: {error}"))
     };
-    let params = Params::new(
-        body.argon_memory_kib,
-        body.argon_passes,
-        body.argon_lanes,
-        Some(32),
-    )
-    .map_err(bad)?;
+    let params = Params::new(body.argon_memory_kib, body.argon_passes, body.argon_lanes, Some(32))
+        .map_err(bad)?;
     let mut out = Zeroizing::new(vec![0; 32]);
     Argon2::new(Algorithm::Argon2id, Version::V0x13, params)
         .hash_password_into(passphrase, salt, &mut out)

@@ -36,12 +36,7 @@ impl StreamKeys {
         id_key: SecretKey,
         metadata_key: SecretKey,
     ) -> Self {
-        Self {
-            vault,
-            stream,
-            id_key,
-            metadata_key,
-        }
+        Self { vault, stream, id_key, metadata_key }
     }
 
     /// The vault.
@@ -67,23 +62,14 @@ impl StreamKeys {
 
     /// The keyed digest of a WAL file's plain bytes.
     pub fn content_digest(&self, bytes: &[u8]) -> [u8; 32] {
-        *Hasher::new_keyed(&self.id_key)
-            .update(bytes)
-            .finalize()
-            .as_bytes()
+        *Hasher::new_keyed(&self.id_key).update(bytes).finalize().as_bytes()
     }
 
     /// A header of this stream; the coding says what the vault asks for.
     pub fn header(&self, kind: ObjectType, codec: u8) -> Header {
         let sealing = u8::from(self.vault.encryption == Encryption::Aes256Gcm);
         let coding = Coding { codec, sealing };
-        Header {
-            kind,
-            vault: self.vault.id,
-            stream: self.stream,
-            coding,
-            body_bytes: 0,
-        }
+        Header { kind, vault: self.vault.id, stream: self.stream, coding, body_bytes: 0 }
     }
 
     /// Checks that an object belongs to this vault and stream.
@@ -104,21 +90,12 @@ impl StreamKeys {
     /// A fresh key for one object, wrapped to the vault's restore key.
     pub fn new_object_key(&self, environment: &Environment) -> Outcome<Sealed> {
         if self.vault.encryption == Encryption::None {
-            let wrapped = Wrapped {
-                ephemeral: [0; 32],
-                key: [0; crypt::WRAPPED_BYTES],
-            };
-            return Ok(Sealed {
-                aead: None,
-                wrapped,
-            });
+            let wrapped = Wrapped { ephemeral: [0; 32], key: [0; crypt::WRAPPED_BYTES] };
+            return Ok(Sealed { aead: None, wrapped });
         }
         let key = crypt::random_key(environment);
         let wrapped = crypt::wrap(environment, &self.vault.restore_public.0, &key)?;
-        Ok(Sealed {
-            aead: Some(Aead::new(&key)?),
-            wrapped,
-        })
+        Ok(Sealed { aead: Some(Aead::new(&key)?), wrapped })
     }
 
     /// Seals metadata under a key derived for this object alone: `salt ciphertext tag`.
@@ -135,8 +112,7 @@ impl StreamKeys {
         let salt: [u8; SALT_BYTES] = crypt::random_bytes(environment);
         let mut body = plain.to_vec();
         body.reserve(TAG_BYTES + SALT_BYTES);
-        self.metadata_aead(&salt)?
-            .seal(0, &self.aad(kind, position), &mut body)?;
+        self.metadata_aead(&salt)?.seal(0, &self.aad(kind, position), &mut body)?;
         let mut out = salt.to_vec();
         out.append(&mut body);
         Ok(out)
@@ -168,11 +144,7 @@ impl StreamKeys {
     }
 
     fn metadata_aead(&self, salt: &[u8]) -> Outcome<Aead> {
-        Aead::new(&crypt::derive(
-            self.metadata_key.as_ref(),
-            salt,
-            "lifeboat/1/metadata",
-        ))
+        Aead::new(&crypt::derive(self.metadata_key.as_ref(), salt, "lifeboat/1/metadata"))
     }
 
     /// Associated data: vault, stream, type and position; never the repository.
@@ -188,10 +160,7 @@ impl StreamKeys {
 
 impl std::fmt::Debug for StreamKeys {
     fn fmt(&self, formatter: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        formatter
-            .debug_struct("StreamKeys")
-            .field("stream", &self.stream)
-            .finish_non_exhaustive()
+        formatter.debug_struct("StreamKeys").field("stream", &self.stream).finish_non_exhaustive()
     }
 }
 

@@ -67,13 +67,7 @@ impl VaultSecrets {
         };
         let id_key = crypt::random_key(environment);
         let metadata_key = crypt::random_key(environment);
-        Ok(Self {
-            vault,
-            restore_private,
-            root_seed,
-            id_key,
-            metadata_key,
-        })
+        Ok(Self { vault, restore_private, root_seed, id_key, metadata_key })
     }
 
     /// The public half.
@@ -97,11 +91,7 @@ impl VaultSecrets {
             self.vault.clone(),
             stream,
             crypt::derive(self.id_key.as_ref(), &stream.0, "lifeboat/1/stream/id"),
-            crypt::derive(
-                self.metadata_key.as_ref(),
-                &stream.0,
-                "lifeboat/1/stream/metadata",
-            ),
+            crypt::derive(self.metadata_key.as_ref(), &stream.0, "lifeboat/1/stream/metadata"),
         )
     }
 
@@ -118,11 +108,9 @@ impl VaultSecrets {
             id_key: STANDARD.encode(self.id_key.as_ref()),
             metadata_key: STANDARD.encode(self.metadata_key.as_ref()),
         };
-        serde_json::to_vec(&stored)
-            .map(Zeroizing::new)
-            .map_err(|error| {
-                Failure::new(Code::Internal, "the vault's secrets cannot be encoded").because(error)
-            })
+        serde_json::to_vec(&stored).map(Zeroizing::new).map_err(|error| {
+            Failure::new(Code::Internal, "the vault's secrets cannot be encoded").because(error)
+        })
     }
 
     /// Reads what a slot sealed and checks it against the public half.

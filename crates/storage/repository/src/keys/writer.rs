@@ -75,12 +75,7 @@ impl WriterKey {
     /// A new key that is not yet certified nor bound.
     pub fn create(environment: &Environment, vault: &Vault, label: &str) -> Self {
         let seed = crypt::random_key(environment);
-        Self {
-            vault: vault.clone(),
-            label: label.to_owned(),
-            seed,
-            streams: BTreeMap::new(),
-        }
+        Self { vault: vault.clone(), label: label.to_owned(), seed, streams: BTreeMap::new() }
     }
 
     /// The vault that it writes to.
@@ -116,24 +111,16 @@ impl WriterKey {
     /// Reads a key file; refuses one that others can read.
     pub fn load(path: &Path) -> Outcome<Self> {
         let shown = path.display();
-        let text = std::fs::read_to_string(path)
-            .map(Zeroizing::new)
-            .map_err(|error| {
-                Failure::new(
-                    Code::WriterKeyMissing,
-                    format!("cannot read the writer key {shown}"),
-                )
+        let text = std::fs::read_to_string(path).map(Zeroizing::new).map_err(|error| {
+            Failure::new(Code::WriterKeyMissing, format!("cannot read the writer key {shown}"))
                 .because(error)
                 .hint("Run `lifeboat key enroll` on this host with a passphrase at hand.")
-            })?;
-        let mode = std::fs::metadata(path)
-            .map(|found| found.mode())
-            .unwrap_or(0o777);
+        })?;
+        let mode = std::fs::metadata(path).map(|found| found.mode()).unwrap_or(0o777);
         if mode & 0o077 != 0 {
             let message = format!("the writer key {shown} is readable by others");
-            return Err(Failure::new(Code::WriterKeyMissing, message).hint(format!(
-                "Run `chmod 600 {shown}`; enroll anew if it may have been read."
-            )));
+            return Err(Failure::new(Code::WriterKeyMissing, message)
+                .hint(format!("Run `chmod 600 {shown}`; enroll anew if it may have been read.")));
         }
         let stored: Stored = serde_json::from_str(&text).map_err(|error| {
             let place = format!("line {}, column {}", error.line(), error.column());
@@ -142,11 +129,8 @@ impl WriterKey {
                 .hint("Run `lifeboat key enroll` again; the old file stays as it is until then.")
         })?;
         let damaged = || {
-            Failure::new(
-                Code::WriterKeyMissing,
-                format!("the writer key {shown} is damaged"),
-            )
-            .hint("Run `lifeboat key enroll` again.")
+            Failure::new(Code::WriterKeyMissing, format!("the writer key {shown} is damaged"))
+                .hint("Run `lifeboat key enroll` again.")
         };
         let mut streams = BTreeMap::new();
         for (database, stream) in stored.streams {
@@ -165,12 +149,7 @@ impl WriterKey {
             streams.insert(database, bound);
         }
         let seed = decode_key(&stored.seed).ok_or_else(damaged)?;
-        Ok(Self {
-            vault: stored.vault,
-            label: stored.label,
-            seed,
-            streams,
-        })
+        Ok(Self { vault: stored.vault, label: stored.label, seed, streams })
     }
 
     /// Writes the key file with mode 0600, durably, replacing an older one in one step.
@@ -194,30 +173,23 @@ impl WriterKey {
             seed: Zeroizing::new(STANDARD.encode(self.seed.as_ref())),
             streams: streams.collect(),
         };
-        let text = serde_json::to_vec_pretty(&stored)
-            .map(Zeroizing::new)
-            .map_err(|error| {
-                Failure::new(Code::Internal, "the writer key cannot be encoded").because(error)
-            })?;
+        let text = serde_json::to_vec_pretty(&stored).map(Zeroizing::new).map_err(|error| {
+            Failure::new(Code::Internal, "the writer key cannot be encoded").because(error)
+        })?;
         write_secret_file(path, &text)
     }
 }
 
 impl std::fmt::Debug for WriterKey {
     fn fmt(&self, formatter: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        formatter
-            .debug_struct("WriterKey")
-            .field("label", &self.label)
-            .finish_non_exhaustive()
+        formatter.debug_struct("WriterKey").field("label", &self.label).finish_non_exhaustive()
     }
 }
 
 /// Writes a file that only its owner can read: beside its place, synced, renamed, synced.
 pub fn write_secret_file(path: &Path, bytes: &[u8]) -> Outcome<()> {
     let attempt = || -> std::io::Result<()> {
-        let folder = path
-            .parent()
-            .filter(|folder| !folder.as_os_str().is_empty());
+        let folder = path.parent().filter(|folder| !folder.as_os_str().is_empty());
         let folder = folder.unwrap_or_else(|| Path::new("."));
         std::fs::create_dir_all(folder)?;
         let mut staged = path.as_os_str().to_owned();

@@ -84,13 +84,7 @@ impl PackBuilder {
         buffer.extend_from_slice(&sealed.wrapped.ephemeral);
         buffer.extend_from_slice(&sealed.wrapped.key);
         let keys = keys.clone();
-        Ok(Self {
-            keys,
-            aead: sealed.aead,
-            buffer,
-            frames: Vec::new(),
-            pages: Vec::new(),
-        })
+        Ok(Self { keys, aead: sealed.aead, buffer, frames: Vec::new(), pages: Vec::new() })
     }
 
     /// Whether nothing was added.
@@ -119,10 +113,7 @@ impl PackBuilder {
         pages: &[PageEntry],
     ) -> Outcome<PackedFrame> {
         if plain.len() > FRAME_BYTES || pages.is_empty() {
-            return Err(Failure::new(
-                Code::Internal,
-                "a frame has an impossible size",
-            ));
+            return Err(Failure::new(Code::Internal, "a frame has an impossible size"));
         }
         let frame = self.frames.len() as u32;
         let start = self.buffer.len();
@@ -147,10 +138,7 @@ impl PackBuilder {
             odd_slots: lengths.map(<[u32]>::to_vec),
         });
         self.pages.extend_from_slice(pages);
-        Ok(PackedFrame {
-            frame,
-            stored_bytes,
-        })
+        Ok(PackedFrame { frame, stored_bytes })
     }
 
     /// Writes directory, page table and trailer, and names the pack.
@@ -175,16 +163,11 @@ impl PackBuilder {
         self.buffer.extend_from_slice(&directory);
         self.buffer.extend_from_slice(&table);
         let trailer_start = self.buffer.len();
-        self.buffer
-            .extend_from_slice(&directory_offset.to_le_bytes());
-        self.buffer
-            .extend_from_slice(&(directory.len() as u64).to_le_bytes());
-        self.buffer
-            .extend_from_slice(&(table.len() as u64).to_le_bytes());
-        self.buffer
-            .extend_from_slice(&(self.frames.len() as u32).to_le_bytes());
-        self.buffer
-            .extend_from_slice(&(self.pages.len() as u32).to_le_bytes());
+        self.buffer.extend_from_slice(&directory_offset.to_le_bytes());
+        self.buffer.extend_from_slice(&(directory.len() as u64).to_le_bytes());
+        self.buffer.extend_from_slice(&(table.len() as u64).to_le_bytes());
+        self.buffer.extend_from_slice(&(self.frames.len() as u32).to_le_bytes());
+        self.buffer.extend_from_slice(&(self.pages.len() as u32).to_le_bytes());
         self.buffer.extend_from_slice(TRAILER_MAGIC);
         debug_assert_eq!(self.buffer.len() - trailer_start, TRAILER_BYTES);
 
@@ -193,11 +176,6 @@ impl PackBuilder {
         self.buffer[..crate::object::HEADER_BYTES].copy_from_slice(&header.encode());
         let frames = self.frames.len() as u32;
         let bytes = Bytes::from(self.buffer);
-        Ok(FinishedPack {
-            digest: Digest::of(&bytes),
-            bytes,
-            frames,
-            frame_bytes,
-        })
+        Ok(FinishedPack { digest: Digest::of(&bytes), bytes, frames, frame_bytes })
     }
 }

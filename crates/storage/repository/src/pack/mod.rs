@@ -69,11 +69,7 @@ impl FrameEntry {
                 Some(start..start + self.page_bytes as usize)
             }
             Some(lengths) => {
-                let start: usize = lengths
-                    .iter()
-                    .take(index)
-                    .map(|length| *length as usize)
-                    .sum();
+                let start: usize = lengths.iter().take(index).map(|length| *length as usize).sum();
                 Some(start..start + *lengths.get(index)? as usize)
             }
         }
@@ -84,11 +80,7 @@ impl FrameEntry {
         out.extend_from_slice(&self.plain_bytes.to_le_bytes());
         out.extend_from_slice(&self.slots.to_le_bytes());
         out.extend_from_slice(&self.page_bytes.to_le_bytes());
-        let odd = if self.odd_slots.is_some() {
-            FLAG_ODD_SLOTS
-        } else {
-            0
-        };
+        let odd = if self.odd_slots.is_some() { FLAG_ODD_SLOTS } else { 0 };
         let compressed = if self.compressed { FLAG_COMPRESSED } else { 0 };
         out.push(compressed | odd);
         for length in self.odd_slots.iter().flatten() {
@@ -105,11 +97,7 @@ impl FrameEntry {
         let odd_slots = if flags & FLAG_ODD_SLOTS == 0 {
             None
         } else {
-            Some(
-                (0..slots)
-                    .map(|_| cursor.u32())
-                    .collect::<Outcome<Vec<u32>>>()?,
-            )
+            Some((0..slots).map(|_| cursor.u32()).collect::<Outcome<Vec<u32>>>()?)
         };
         let total: u64 = match &odd_slots {
             None => u64::from(slots) * u64::from(page_bytes),
@@ -122,15 +110,7 @@ impl FrameEntry {
             return Err(cursor.damaged("a frame has impossible lengths"));
         }
         let compressed = flags & FLAG_COMPRESSED != 0;
-        Ok(Self {
-            offset,
-            stored_bytes,
-            plain_bytes,
-            compressed,
-            page_bytes,
-            slots,
-            odd_slots,
-        })
+        Ok(Self { offset, stored_bytes, plain_bytes, compressed, page_bytes, slots, odd_slots })
     }
 }
 

@@ -80,10 +80,7 @@ impl PackReader {
             return Err(cursor.damaged("it is another type of object"));
         }
         keys.check(&header)?;
-        let wrapped = Wrapped {
-            ephemeral: cursor.array()?,
-            key: cursor.array::<WRAPPED_BYTES>()?,
-        };
+        let wrapped = Wrapped { ephemeral: cursor.array()?, key: cursor.array::<WRAPPED_BYTES>()? };
         let aead = match read_key {
             Some(read_key) => read_key.open(keys.vault(), &wrapped)?,
             None => None,
@@ -108,15 +105,7 @@ impl PackReader {
         }
         let (keys, slots) = (keys.clone(), trailer.slots);
         let table = trailer.table;
-        Ok(Self {
-            digest: *digest,
-            keys,
-            aead,
-            frames,
-            table,
-            slots,
-            pages: None,
-        })
+        Ok(Self { digest: *digest, keys, aead, frames, table, slots, pages: None })
     }
 
     /// The pack's name.
@@ -141,16 +130,11 @@ impl PackReader {
     pub async fn pages(&self, store: &Store) -> Outcome<Vec<PageEntry>> {
         let key = layout::content(self.keys.stream(), ObjectType::Pack, &self.digest)?;
         let sealed = store.get_range(&key, self.table.clone()).await?;
-        let plain = self
-            .keys
-            .open_metadata(ObjectType::Pack, b"pages", &sealed)?;
+        let plain = self.keys.open_metadata(ObjectType::Pack, b"pages", &sealed)?;
         let mut cursor = Cursor::new(&plain, "a page table");
         let mut pages = Vec::with_capacity(self.slots as usize);
         for _ in 0..self.slots {
-            pages.push(PageEntry {
-                id: PageId(cursor.array()?),
-                crc32c: cursor.u32()?,
-            });
+            pages.push(PageEntry { id: PageId(cursor.array()?), crc32c: cursor.u32()? });
         }
         cursor.end()?;
         Ok(pages)
@@ -167,16 +151,9 @@ impl PackReader {
 }
 
 fn parse_trailer(digest: &Digest, size: u64, tail: &[u8]) -> Outcome<Trailer> {
-    let damaged = |why: &str| {
-        Failure::new(
-            Code::ObjectDamaged,
-            format!("pack {digest} is damaged: {why}"),
-        )
-    };
-    let start = tail
-        .len()
-        .checked_sub(TRAILER_BYTES)
-        .ok_or_else(|| damaged("it is too short"))?;
+    let damaged =
+        |why: &str| Failure::new(Code::ObjectDamaged, format!("pack {digest} is damaged: {why}"));
+    let start = tail.len().checked_sub(TRAILER_BYTES).ok_or_else(|| damaged("it is too short"))?;
     let mut cursor = Cursor::new(&tail[start..], "a pack trailer");
     let directory_offset = cursor.u64()?;
     let directory_bytes = cursor.u64()?;
@@ -198,12 +175,7 @@ fn parse_trailer(digest: &Digest, size: u64, tail: &[u8]) -> Outcome<Trailer> {
         return Err(damaged("its trailer does not fit its size"));
     }
     let (directory, table) = (directory_offset..directory_end, directory_end..table_end);
-    Ok(Trailer {
-        directory,
-        table,
-        frames,
-        slots,
-    })
+    Ok(Trailer { directory, table, frames, slots })
 }
 
 /// Opens and decompresses one frame whose stored bytes stand in `stored`; fills `plain`.
@@ -224,14 +196,10 @@ pub fn decode_frame(
         Some(aead) => {
             let position = frame_position(number, frame.plain_bytes, frame.compressed);
             let aad = pack.keys.aad(ObjectType::Pack, &position);
-            aead.open(number, &aad, stored)
-                .ok_or_else(|| damaged("it does not authenticate"))?
+            aead.open(number, &aad, stored).ok_or_else(|| damaged("it does not authenticate"))?
         }
         None if sealed => {
-            return Err(Failure::new(
-                Code::KeyUnavailable,
-                "no key that reads pages is open",
-            ));
+            return Err(Failure::new(Code::KeyUnavailable, "no key that reads pages is open"));
         }
         None => stored,
     };
@@ -239,20 +207,13 @@ pub fn decode_frame(
     if !frame.compressed {
         plain.extend_from_slice(body);
     } else {
-        decompressor
-            .decompress(body, frame.plain_bytes as usize, plain)
-            .map_err(damaged)?;
+        decompressor.decompress(body, frame.plain_bytes as usize, plain).map_err(damaged)?;
     }
     if plain.len() != frame.plain_bytes as usize {
         return Err(damaged("its length is not the one recorded"));
     }
     if let Some(pages) = &pack.pages {
-        let before: u32 = pack
-            .frames
-            .iter()
-            .take(number as usize)
-            .map(|frame| frame.slots)
-            .sum();
+        let before: u32 = pack.frames.iter().take(number as usize).map(|frame| frame.slots).sum();
         for slot in 0..frame.slots {
             let page = frame.slot_range(slot).and_then(|range| plain.get(range));
             let entry = pages.get((before + slot) as usize);
@@ -285,10 +246,7 @@ impl FrameReader {
         plain: &mut Vec<u8>,
     ) -> Result<(), &'static str> {
         plain.resize(limit.min(FRAME_BYTES), 0);
-        match self
-            .context
-            .decompress_to_buffer(body, plain.as_mut_slice())
-        {
+        match self.context.decompress_to_buffer(body, plain.as_mut_slice()) {
             Ok(length) => {
                 plain.truncate(length);
                 Ok(())
@@ -311,13 +269,7 @@ impl PackCache {
     /// A cache of `capacity` open packs (about 4 KiB each).
     pub fn new(store: Store, keys: StreamKeys, read_key: Option<ReadKey>, capacity: usize) -> Self {
         let open = tokio::sync::Mutex::new(Vec::with_capacity(capacity));
-        Self {
-            store,
-            keys,
-            read_key,
-            capacity,
-            open,
-        }
+        Self { store, keys, read_key, capacity, open }
     }
 
     /// The store that packs are read from.

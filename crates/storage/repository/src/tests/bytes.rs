@@ -83,10 +83,6 @@ fn paths_that_leave_their_root_are_refused_before_anything_is_written() {
         page.add(&entry);
         let bytes = page.finish(&keys, &environment).unwrap();
         let failure = FileTablePage::decode(&keys, &Digest::of(&bytes), &bytes).unwrap_err();
-        assert_eq!(
-            failure.code(),
-            lifeboat_telemetry::Code::PathUnsafe,
-            "{path:?}"
-        );
+        assert_eq!(failure.code(), lifeboat_telemetry::Code::PathUnsafe, "{path:?}");
     }
 }

@@ -35,10 +35,7 @@ async fn check(place: &str, objects: &[(Key, Bytes)]) -> Option<CheckReport> {
 fn names(report: Option<&CheckReport>, key: &Key) -> bool {
     // A repository that does not open names its `format`.
     report.map_or(key.as_str() == "format", |report| {
-        report
-            .damage
-            .iter()
-            .any(|damage| !damage.harmless && damage.object == key.as_str())
+        report.damage.iter().any(|damage| !damage.harmless && damage.object == key.as_str())
     })
 }
 
@@ -50,19 +47,13 @@ fn every_flipped_byte_is_found() {
             // Every byte of the head, then a sample that reaches the last one.
             let step = (bytes.len() / 40).max(1);
             let heads = (0..bytes.len().min(80)).step_by(3);
-            for position in heads
-                .chain((0..bytes.len()).step_by(step))
-                .chain([bytes.len() - 1])
-            {
+            for position in heads.chain((0..bytes.len()).step_by(step)).chain([bytes.len() - 1]) {
                 let mut broken = objects.clone();
                 let mut copy = bytes.to_vec();
                 copy[position] ^= 0x10;
                 broken[index].1 = copy.into();
                 let report = check(&format!("flip-{index}-{position}"), &broken).await;
-                assert!(
-                    names(report.as_ref(), key),
-                    "{key}: byte {position} was not noticed"
-                );
+                assert!(names(report.as_ref(), key), "{key}: byte {position} was not noticed");
             }
         }
     });
@@ -80,10 +71,7 @@ fn every_shortened_and_lengthened_object_is_found() {
                 let mut broken = objects.clone();
                 broken[index].1 = bytes;
                 let report = check(&format!("cut-{index}-{case}"), &broken).await;
-                assert!(
-                    names(report.as_ref(), key),
-                    "{key}: case {case} was not noticed"
-                );
+                assert!(names(report.as_ref(), key), "{key}: case {case} was not noticed");
             }
         }
     });
@@ -92,14 +80,7 @@ fn every_shortened_and_lengthened_object_is_found() {
 #[test]
 fn every_lost_object_that_something_names_is_found() {
     // The newest of a sequence has no successor that would name it; another region does.
-    let heads = [
-        "manifests/",
-        "sessions/",
-        "keys/writer-",
-        "bindings/",
-        ".history",
-        "000002",
-    ];
+    let heads = ["manifests/", "sessions/", "keys/writer-", "bindings/", ".history", "000002"];
     sample::run(async {
         let objects = objects().await;
         let mut found = 0;
@@ -108,10 +89,7 @@ fn every_lost_object_that_something_names_is_found() {
             broken.remove(index);
             let report = check(&format!("lost-{index}"), &broken).await;
             let head = heads.iter().any(|head| key.as_str().contains(head));
-            assert!(
-                names(report.as_ref(), key) || head,
-                "{key} is gone and nobody noticed"
-            );
+            assert!(names(report.as_ref(), key) || head, "{key} is gone and nobody noticed");
             found += usize::from(!head);
         }
         assert!(found >= 6, "only {found} objects were lost");

@@ -20,27 +20,19 @@ use crate::tree::{Content, FileTablePage, MapObject};
 use crate::wal_file;
 
 fn folder(name: &str) -> PathBuf {
-    Path::new(env!("CARGO_MANIFEST_DIR"))
-        .join("testdata/format/v1")
-        .join(name)
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("testdata/format/v1").join(name)
 }
 
 /// The writer still makes these bytes. A new zstd may change them without changing the format:
 /// then the sealed test below is what counts, and this one gets a new folder.
 #[test]
 fn the_seed_writes_the_golden_files() {
-    for (name, encryption) in [
-        ("sealed", Encryption::Aes256Gcm),
-        ("plain", Encryption::None),
-    ] {
+    for (name, encryption) in [("sealed", Encryption::Aes256Gcm), ("plain", Encryption::None)] {
         let place = format!("memory:///golden-write-{name}");
         let sample = sample::run(sample::build(&place, encryption));
         let objects = sample::run(sample.store.list("")).unwrap();
         let folder = folder(name);
-        if Environment::system()
-            .variable("LIFEBOAT_WRITE_GOLDEN")
-            .is_some()
-        {
+        if Environment::system().variable("LIFEBOAT_WRITE_GOLDEN").is_some() {
             for (key, _) in &objects {
                 let path = folder.join(key.as_str());
                 std::fs::create_dir_all(path.parent().unwrap()).unwrap();
@@ -51,26 +43,15 @@ fn the_seed_writes_the_golden_files() {
         for (key, _) in &objects {
             let golden = std::fs::read(folder.join(key.as_str())).unwrap();
             let written = sample::run(sample.store.get(key)).unwrap();
-            assert!(
-                written == golden,
-                "{name}: {key} is not what version 1 wrote"
-            );
+            assert!(written == golden, "{name}: {key} is not what version 1 wrote");
         }
-        assert_eq!(
-            objects.len(),
-            count_files(&folder),
-            "{name}: a golden file is not written"
-        );
+        assert_eq!(objects.len(), count_files(&folder), "{name}: a golden file is not written");
     }
 }
 
 fn count_files(folder: &Path) -> usize {
-    let entries = std::fs::read_dir(folder)
-        .unwrap()
-        .map(|entry| entry.unwrap().path());
-    entries
-        .map(|path| if path.is_dir() { count_files(&path) } else { 1 })
-        .sum()
+    let entries = std::fs::read_dir(folder).unwrap().map(|entry| entry.unwrap().path());
+    entries.map(|path| if path.is_dir() { count_files(&path) } else { 1 }).sum()
 }
 
 #[test]
@@ -88,56 +69,37 @@ async fn read_golden(name: &str) {
     let opener = OpenWith::Passphrase(Zeroizing::new(PASSPHRASE.to_vec()));
     let secrets = repository.open_secrets(&[opener]).await.unwrap();
     let binding = repository.binding(DATABASE).await.unwrap().unwrap();
-    assert_eq!(
-        (binding.number, binding.body.system_identifier),
-        (1, SYSTEM)
-    );
+    assert_eq!((binding.number, binding.body.system_identifier), (1, SYSTEM));
     let keys = secrets.stream(SYSTEM, Incarnation::FIRST);
     assert_eq!(keys.stream(), binding.body.stream);
 
     let manifests = repository.manifests(keys.stream()).await.unwrap();
-    let [manifest] = manifests.as_slice() else {
-        panic!("one manifest is expected")
-    };
+    let [manifest] = manifests.as_slice() else { panic!("one manifest is expected") };
     let description = manifest.description(&keys).unwrap();
     assert_eq!(description.label.as_deref(), Some("golden"));
 
     let get = async |kind, digest: &crate::ids::Digest| -> Bytes {
-        store
-            .get(&layout::content(keys.stream(), kind, digest).unwrap())
-            .await
-            .unwrap()
+        store.get(&layout::content(keys.stream(), kind, digest).unwrap()).await.unwrap()
     };
     let digest = description.file_table[0];
     let bytes = get(ObjectType::FileTable, &digest).await;
     let files = FileTablePage::decode(&keys, &digest, &bytes).unwrap();
     assert_eq!(files.len(), 5);
-    let Content::Leaves(leaves) = &files[2].content else {
-        panic!("leaves are expected")
-    };
+    let Content::Leaves(leaves) = &files[2].content else { panic!("leaves are expected") };
     let bytes = get(ObjectType::Map, &leaves[0].map).await;
     let map = MapObject::decode(&keys, &leaves[0].map, &bytes).unwrap();
     let run = map[leaves[1].leaf as usize][0];
 
     let read_key = secrets.read_key();
-    let pack = PackReader::open(&store, &keys, Some(&read_key), &run.pack.unwrap())
-        .await
-        .unwrap();
-    let mut stored = pack
-        .fetch(&store, run.frame, run.frame)
-        .await
-        .unwrap()
-        .to_vec();
+    let pack = PackReader::open(&store, &keys, Some(&read_key), &run.pack.unwrap()).await.unwrap();
+    let mut stored = pack.fetch(&store, run.frame, run.frame).await.unwrap().to_vec();
     let mut plain = Vec::new();
     let mut reader = FrameReader::new().unwrap();
     decode_frame(&pack, run.frame, &mut stored, &mut reader, &mut plain).unwrap();
     let range = pack.frame(run.frame).unwrap().slot_range(run.slot).unwrap();
     assert_eq!(plain[range], sample::page(2));
 
-    for (file, kind) in [
-        (SEGMENT, ObjectType::Segment),
-        (LARGE, ObjectType::SegmentHead),
-    ] {
+    for (file, kind) in [(SEGMENT, ObjectType::Segment), (LARGE, ObjectType::SegmentHead)] {
         let key: Key = layout::wal(keys.stream(), file).unwrap();
         let bytes = store.get(&key).await.unwrap();
         let (head, plain) = wal_file::decode(&keys, &read_key, kind, &key, &bytes).unwrap();
@@ -155,10 +117,7 @@ async fn read_golden(name: &str) {
 
 #[test]
 fn a_newer_repository_is_refused() {
-    let sample = sample::run(sample::build(
-        "memory:///golden-newer",
-        Encryption::Aes256Gcm,
-    ));
+    let sample = sample::run(sample::build("memory:///golden-newer", Encryption::Aes256Gcm));
     let key = layout::format().unwrap();
     let mut bytes = sample::run(sample.store.get(&key)).unwrap().to_vec();
     bytes[10] = 2;

@@ -20,19 +20,11 @@ fn a_wrong_passphrase_opens_nothing_and_says_so() {
     sample::run(async {
         let sample = sample::build("memory:///keys-wrong", Encryption::Aes256Gcm).await;
         let repository = Repository::open(sample.store).await.unwrap();
-        let wrong = repository
-            .open_secrets(&[passphrase(b"wrong")])
-            .await
-            .unwrap_err();
+        let wrong = repository.open_secrets(&[passphrase(b"wrong")]).await.unwrap_err();
         assert_eq!(wrong.code(), Code::PassphraseWrong);
         let none = repository.open_secrets(&[]).await.unwrap_err();
         assert_eq!(none.code(), Code::KeyUnavailable);
-        assert!(
-            repository
-                .open_secrets(&[passphrase(PASSPHRASE)])
-                .await
-                .is_ok()
-        );
+        assert!(repository.open_secrets(&[passphrase(PASSPHRASE)]).await.is_ok());
     });
 }
 
@@ -43,10 +35,8 @@ fn each_kind_of_slot_opens_with_its_own_secret_only() {
     let recovery = RecoveryKey::create(&environment);
     let printed = recovery.print();
     let file = || OpenWith::KeyFile(Zeroizing::new(vec![7; 64]));
-    let made = [
-        (SlotKind::RecoveryKey, OpenWith::RecoveryKey(recovery)),
-        (SlotKind::KeyFile, file()),
-    ];
+    let made =
+        [(SlotKind::RecoveryKey, OpenWith::RecoveryKey(recovery)), (SlotKind::KeyFile, file())];
     for (kind, opener) in made {
         let slot = make_slot(&environment, &secrets, &opener, "x").unwrap();
         assert_eq!(slot.kind, kind);
@@ -74,12 +64,7 @@ fn what_a_writer_holds_does_not_open_what_it_wrote() {
     let secrets = VaultSecrets::create(&environment, Encryption::Aes256Gcm).unwrap();
     let keys = secrets.stream(1, crate::ids::Incarnation::FIRST);
     let object = keys.new_object_key(&environment).unwrap();
-    assert!(
-        secrets
-            .read_key()
-            .open(keys.vault(), &object.wrapped)
-            .is_ok()
-    );
+    assert!(secrets.read_key().open(keys.vault(), &object.wrapped).is_ok());
     // A key pair of the writer's own making is not the recipient.
     let own = crypt::random_key(&environment);
     assert!(crypt::unwrap(&own, &object.wrapped).is_err());
@@ -91,16 +76,11 @@ fn metadata_opens_only_in_its_place() {
     let secrets = VaultSecrets::create(&environment, Encryption::Aes256Gcm).unwrap();
     let keys = secrets.stream(1, crate::ids::Incarnation::FIRST);
     let other = secrets.stream(2, crate::ids::Incarnation::FIRST);
-    let sealed = keys
-        .seal_metadata(&environment, ObjectType::Map, b"here", b"plain")
-        .unwrap();
+    let sealed = keys.seal_metadata(&environment, ObjectType::Map, b"here", b"plain").unwrap();
     let open = |keys: &crate::keys::StreamKeys, kind, place: &[u8]| {
         keys.open_metadata(kind, place, &sealed).ok()
     };
-    assert_eq!(
-        open(&keys, ObjectType::Map, b"here").as_deref(),
-        Some(b"plain".as_slice())
-    );
+    assert_eq!(open(&keys, ObjectType::Map, b"here").as_deref(), Some(b"plain".as_slice()));
     assert_eq!(open(&keys, ObjectType::Map, b"there"), None);
     assert_eq!(open(&keys, ObjectType::Pack, b"here"), None);
     assert_eq!(open(&other, ObjectType::Map, b"here"), None);
@@ -109,10 +89,7 @@ fn metadata_opens_only_in_its_place() {
 #[test]
 fn a_writer_key_file_survives_and_is_refused_when_others_can_read_it() {
     use std::os::unix::fs::PermissionsExt;
-    let sample = sample::run(sample::build(
-        "memory:///keys-writer",
-        Encryption::Aes256Gcm,
-    ));
+    let sample = sample::run(sample::build("memory:///keys-writer", Encryption::Aes256Gcm));
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("writer.key");
     sample.writer.save(&path).unwrap();
@@ -121,9 +98,6 @@ fn a_writer_key_file_survives_and_is_refused_when_others_can_read_it() {
     let stream = loaded.stream(sample::DATABASE).unwrap();
     assert_eq!(stream.keys.page_id(b"x"), sample.keys.page_id(b"x"));
     std::fs::set_permissions(&path, std::fs::Permissions::from_mode(0o640)).unwrap();
-    assert_eq!(
-        WriterKey::load(&path).unwrap_err().code(),
-        Code::WriterKeyMissing
-    );
+    assert_eq!(WriterKey::load(&path).unwrap_err().code(), Code::WriterKeyMissing);
     assert!(!format!("{:?}", sample.secrets).contains("seed"));
 }

@@ -48,11 +48,7 @@ pub fn environment() -> Environment {
 }
 
 pub fn run<F: Future>(future: F) -> F::Output {
-    tokio::runtime::Builder::new_current_thread()
-        .enable_all()
-        .build()
-        .unwrap()
-        .block_on(future)
+    tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap().block_on(future)
 }
 
 /// A page whose content is easy to tell.
@@ -89,37 +85,21 @@ pub async fn build(place: &str, encryption: Encryption) -> Sample {
         exclusive_create: ExclusiveCreate::Proven,
     };
     let root = secrets.root().unwrap();
-    let repository = Repository::create(store.clone(), format, &root)
-        .await
-        .unwrap();
+    let repository = Repository::create(store.clone(), format, &root).await.unwrap();
     let mut regions = Regions::new(vec![repository], Vec::new()).unwrap();
-    let mut writer = enroll::enroll(&environment, &mut regions, &secrets, "east-1")
-        .await
-        .unwrap();
-    let stream = enroll::bind(&environment, &mut regions, &secrets, DATABASE, SYSTEM)
-        .await
-        .unwrap();
+    let mut writer = enroll::enroll(&environment, &mut regions, &secrets, "east-1").await.unwrap();
+    let stream =
+        enroll::bind(&environment, &mut regions, &secrets, DATABASE, SYSTEM).await.unwrap();
     writer.bind(DATABASE, stream.clone());
     let keys = stream.keys;
     backup(&environment, &store, &keys, &writer).await;
     archive(&environment, &store, &keys).await;
-    Sample {
-        store,
-        secrets,
-        writer,
-        keys,
-    }
+    Sample { store, secrets, writer, keys }
 }
 
 async fn put(store: &Store, stream: StreamId, kind: ObjectType, bytes: &Bytes) -> Digest {
     let digest = Digest::of(bytes);
-    store
-        .create(
-            &layout::content(stream, kind, &digest).unwrap(),
-            bytes.clone(),
-        )
-        .await
-        .unwrap();
+    store.create(&layout::content(stream, kind, &digest).unwrap(), bytes.clone()).await.unwrap();
     digest
 }
 
@@ -138,39 +118,21 @@ async fn backup(environment: &Environment, store: &Store, keys: &StreamKeys, wri
 
     let mut pack = PackBuilder::new(keys, environment).unwrap();
     let mut compressor = FrameCompressor::new(1).unwrap();
-    let entry = |bytes: &[u8]| PageEntry {
-        id: keys.page_id(bytes),
-        crc32c: crc32c::crc32c(bytes),
-    };
+    let entry = |bytes: &[u8]| PageEntry { id: keys.page_id(bytes), crc32c: crc32c::crc32c(bytes) };
     let (first, second) = (page(1), page(2));
     let both = [first.clone(), second.clone()].concat();
     let pages = [entry(&first), entry(&second)];
-    pack.add_frame(&mut compressor, &both, 8192, None, &pages)
-        .unwrap();
+    pack.add_frame(&mut compressor, &both, 8192, None, &pages).unwrap();
     let odd = b"15\n";
-    pack.add_frame(&mut compressor, odd, 8192, Some(&[3]), &[entry(odd)])
-        .unwrap();
+    pack.add_frame(&mut compressor, odd, 8192, Some(&[3]), &[entry(odd)]).unwrap();
     let pack = pack.finish(environment).unwrap();
     let pack_digest = put(store, stream, ObjectType::Pack, &pack.bytes).await;
 
-    let run = |frame, pages| Run {
-        pack: Some(pack_digest),
-        frame,
-        slot: 0,
-        pages,
-    };
+    let run = |frame, pages| Run { pack: Some(pack_digest), frame, slot: 0, pages };
     let mut map = MapObject::default();
-    let zeros = Run {
-        pack: None,
-        frame: 0,
-        slot: 0,
-        pages: 4094,
-    };
+    let zeros = Run { pack: None, frame: 0, slot: 0, pages: 4094 };
     map.add(&[run(0, 2), zeros]);
-    map.add(&[Run {
-        slot: 1,
-        ..run(0, 1)
-    }]);
+    map.add(&[Run { slot: 1, ..run(0, 1) }]);
     let map = map.finish(keys, environment).unwrap();
     let map_digest = put(store, stream, ObjectType::Map, &map).await;
 
@@ -183,12 +145,7 @@ async fn backup(environment: &Environment, store: &Store, keys: &StreamKeys, wri
 
     let entry = |digest, kind, bytes: &Bytes| {
         let size = bytes.len() as u64;
-        ObjectEntry {
-            digest,
-            kind,
-            size,
-            live: size,
-        }
+        ObjectEntry { digest, kind, size, live: size }
     };
     let objects = vec![
         entry(pack_digest, ObjectType::Pack, &pack.bytes),
@@ -225,22 +182,13 @@ pub fn files(version: Run, map: Digest) -> Vec<FileEntry> {
         boot: true,
         content,
     };
-    let directory = FileEntry {
-        kind: FileKind::Directory,
-        ..file("base", 0, Content::Nothing)
-    };
-    let link = FileEntry {
-        kind: FileKind::Tablespace,
-        ..file("pg_tblspc/16385", 0, Content::Nothing)
-    };
+    let directory = FileEntry { kind: FileKind::Directory, ..file("base", 0, Content::Nothing) };
+    let link =
+        FileEntry { kind: FileKind::Tablespace, ..file("pg_tblspc/16385", 0, Content::Nothing) };
     let leaves = vec![LeafRef { map, leaf: 0 }, LeafRef { map, leaf: 1 }];
     let hba = FileEntry {
         root: Root::Outside,
-        ..file(
-            "/etc/postgresql/15/main/pg_hba.conf",
-            9,
-            Content::Inline(b"# nobody\n".to_vec()),
-        )
+        ..file("/etc/postgresql/15/main/pg_hba.conf", 9, Content::Inline(b"# nobody\n".to_vec()))
     };
     vec![
         file("PG_VERSION", 3, Content::Runs(vec![version])),
@@ -270,37 +218,18 @@ fn description(now: Timestamp, file_table: Digest, pack: Digest) -> Description 
             from_standby: false,
             data_directory: "/var/lib/postgresql/15/main".to_owned(),
         },
-        wal: WalSpan {
-            timeline: Timeline(1),
-            start: Lsn(0x0100_0028),
-            stop: Lsn(0x0100_0100),
-        },
+        wal: WalSpan { timeline: Timeline(1), start: Lsn(0x0100_0028), stop: Lsn(0x0100_0100) },
         backup_label: "START WAL LOCATION: 0/1000028\n".to_owned(),
         tablespace_map: String::new(),
-        tablespaces: vec![Tablespace {
-            oid: 16385,
-            location: "/srv/fast".to_owned(),
-        }],
+        tablespaces: vec![Tablespace { oid: 16385, location: "/srv/fast".to_owned() }],
         outside: vec![OutsideFile {
             role: "hba_file".to_owned(),
             path: "/etc/postgresql/15/main/pg_hba.conf".to_owned(),
         }],
         file_table: vec![file_table],
-        boot_set: vec![Extent {
-            pack,
-            first_frame: 0,
-            frames: 2,
-        }],
-        damaged_pages: vec![DamagedPage {
-            path: "base/1/1259".to_owned(),
-            block: 7,
-        }],
-        sizes: Sizes {
-            files: 3,
-            logical_bytes: 1,
-            stored_bytes: 2,
-            new_bytes: 3,
-        },
+        boot_set: vec![Extent { pack, first_frame: 0, frames: 2 }],
+        damaged_pages: vec![DamagedPage { path: "base/1/1259".to_owned(), block: 7 }],
+        sizes: Sizes { files: 3, logical_bytes: 1, stored_bytes: 2, new_bytes: 3 },
         tool: "lifeboat golden".to_owned(),
     }
 }
@@ -319,11 +248,7 @@ async fn archive(environment: &Environment, store: &Store, keys: &StreamKeys) {
             Some((name, part)) => layout::wal_part(stream, name, part.parse().unwrap()).unwrap(),
             None => layout::wal(stream, name).unwrap(),
         };
-        let content = WalContent {
-            plain,
-            digest,
-            facts: &facts,
-        };
+        let content = WalContent { plain, digest, facts: &facts };
         let bytes = wal_file::encode(keys, environment, kind, &key, 1, &content).unwrap();
         store.create(&key, bytes.clone()).await.unwrap();
         Digest::of(&bytes)
@@ -337,23 +262,8 @@ async fn archive(environment: &Environment, store: &Store, keys: &StreamKeys) {
 
     let large = keys.content_digest(&wal(3_000_000));
     let part = wal(1_500_000);
-    let one = file(
-        ObjectType::SegmentPart,
-        &format!("{LARGE}.part-0"),
-        &part,
-        large,
-    )
-    .await;
-    let two = file(
-        ObjectType::SegmentPart,
-        &format!("{LARGE}.part-1"),
-        &part,
-        large,
-    )
-    .await;
-    let parts = serde_json::to_vec(&Parts {
-        parts: vec![one, two],
-    })
-    .unwrap();
+    let one = file(ObjectType::SegmentPart, &format!("{LARGE}.part-0"), &part, large).await;
+    let two = file(ObjectType::SegmentPart, &format!("{LARGE}.part-1"), &part, large).await;
+    let parts = serde_json::to_vec(&Parts { parts: vec![one, two] }).unwrap();
     file(ObjectType::SegmentHead, LARGE, &parts, large).await;
 }

@@ -99,9 +99,7 @@ impl FileEntry {
         !path.is_empty()
             && path.len() <= PATH_BYTES_MAX
             && !path.contains(&0)
-            && path
-                .split(|byte| *byte == b'/')
-                .all(|part| !matches!(part, b"" | b"." | b".."))
+            && path.split(|byte| *byte == b'/').all(|part| !matches!(part, b"" | b"." | b".."))
     }
 
     /// Number of pages, the short last one included.

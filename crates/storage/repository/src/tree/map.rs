@@ -97,24 +97,14 @@ pub(super) fn decode_runs(
     let mut covered = 0u64;
     for _ in 0..count {
         let run = match cursor.varint()? {
-            0 => Run {
-                pack: None,
-                frame: 0,
-                slot: 0,
-                pages: cursor.varint32()?,
-            },
+            0 => Run { pack: None, frame: 0, slot: 0, pages: cursor.varint32()? },
             number => {
                 let index = usize::try_from(number - 1).unwrap_or(usize::MAX);
                 let Some(pack) = packs.get(index) else {
                     return Err(cursor.damaged("a run names no pack"));
                 };
                 let (frame, slot) = (cursor.varint32()?, cursor.varint32()?);
-                Run {
-                    pack: Some(*pack),
-                    frame,
-                    slot,
-                    pages: cursor.varint32()?,
-                }
+                Run { pack: Some(*pack), frame, slot, pages: cursor.varint32()? }
             }
         };
         covered += u64::from(run.pages);

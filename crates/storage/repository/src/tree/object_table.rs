@@ -31,10 +31,7 @@ impl ObjectTable {
     pub fn encode(keys: &StreamKeys, mut entries: Vec<ObjectEntry>) -> Vec<Bytes> {
         entries.sort_unstable();
         entries.dedup_by_key(|entry| entry.digest);
-        entries
-            .chunks(ENTRIES_PER_PAGE)
-            .map(|page| encode_page(keys, page))
-            .collect()
+        entries.chunks(ENTRIES_PER_PAGE).map(|page| encode_page(keys, page)).collect()
     }
 
     /// Reads a page; needs no key.
@@ -51,12 +48,7 @@ impl ObjectTable {
                 9 => ObjectType::FileTable,
                 _ => return Err(cursor.damaged("an entry has no known type")),
             };
-            entries.push(ObjectEntry {
-                digest,
-                kind,
-                size: cursor.u64()?,
-                live: cursor.u64()?,
-            });
+            entries.push(ObjectEntry { digest, kind, size: cursor.u64()?, live: cursor.u64()? });
         }
         cursor.end()?;
         Ok(entries)

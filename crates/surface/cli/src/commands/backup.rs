@@ -132,9 +132,7 @@ pub fn run(args: &Args, context: &Context) -> Outcome<Taken> {
     let control = control::read(&node.data_directory, &context.environment)?;
     let mut regions = access.regions()?;
     for skipped in regions.skipped() {
-        context
-            .reporter
-            .warn(format!("region {}: {}", skipped.region, skipped.failure));
+        context.reporter.warn(format!("region {}: {}", skipped.region, skipped.failure));
     }
     let (writer, stream) = access.writer_stream(&mut regions, &id.to_string(), control.system.0)?;
     let report = lifeboat_backup::run(
@@ -149,11 +147,7 @@ pub fn run(args: &Args, context: &Context) -> Outcome<Taken> {
         },
         &mut regions,
     )?;
-    let skipped = regions
-        .skipped()
-        .iter()
-        .map(|skipped| skipped.region.clone())
-        .collect();
+    let skipped = regions.skipped().iter().map(|skipped| skipped.region.clone()).collect();
     Ok(Taken::new(report, skipped, regions.partial()))
 }
 
@@ -193,10 +187,7 @@ impl Taken {
         let damaged = description
             .damaged_pages
             .into_iter()
-            .map(|page| DamagedPage {
-                path: page.path,
-                block: page.block,
-            });
+            .map(|page| DamagedPage { path: page.path, block: page.block });
         let damaged_pages: Vec<DamagedPage> = damaged.collect();
         let failure = damage(&report.name, &damaged_pages).or(partial);
         Self {
@@ -226,11 +217,7 @@ fn damage(name: &str, pages: &[DamagedPage]) -> Option<Failure> {
         let count = pages.len();
         let message = format!("backup {name} is complete and holds {count} damaged page(s)");
         Failure::new(Code::PageDamageStored, message)
-            .details(
-                pages
-                    .iter()
-                    .map(|page| format!("{} block {}", page.path, page.block)),
-            )
+            .details(pages.iter().map(|page| format!("{} block {}", page.path, page.block)))
             .hint("The database itself is damaged there: check its disk, restore what it hit.")
     })
 }

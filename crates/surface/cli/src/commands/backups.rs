@@ -8,10 +8,11 @@ use std::collections::BTreeMap;
 use lifeboat_model::DatabaseId;
 use lifeboat_repository::access::Access;
 use lifeboat_repository::ids::StreamId;
-use lifeboat_repository::keys::{StreamKeys, VaultSecrets, WriterKey};
 use lifeboat_repository::manifest::{Description, Manifest};
 use lifeboat_repository::regions::Regions;
 use lifeboat_telemetry::{Code, Failure, Outcome};
+
+use crate::keyring::Keyring;
 
 /// List backups, or show one
 #[derive(Debug, clap::Subcommand)]
@@ -41,51 +42,14 @@ pub fn read(access: &Access<'_>, regions: &Regions, id: &DatabaseId) -> Outcome<
             }
         }
     }
-    let mut keys = Keys {
-        access,
-        regions,
-        id,
-        writer: access.writer(regions).ok(),
-        secrets: None,
-    };
+    let mut keys = Keyring::new(access, regions, id);
     let mut stored = Vec::new();
     for ((stream, _), (manifest, regions)) in found {
         let description = manifest.description(&keys.of(stream)?)?;
-        stored.push(Stored {
-            manifest,
-            description,
-            regions,
-        });
+        stored.push(Stored { manifest, description, regions });
     }
     stored.sort_by_key(|backup| backup.description.stopped_at);
     Ok(stored)
-}
-
-/// What a backup is can be read with the writer key of its stream, or with an open slot.
-struct Keys<'a> {
-    access: &'a Access<'a>,
-    regions: &'a Regions,
-    id: &'a DatabaseId,
-    writer: Option<WriterKey>,
-    secrets: Option<VaultSecrets>,
-}
-
-impl Keys<'_> {
-    fn of(&mut self, stream: StreamId) -> Outcome<StreamKeys> {
-        let writer = self
-            .writer
-            .as_ref()
-            .and_then(|writer| writer.stream(&self.id.to_string()));
-        if let Some(own) = writer.filter(|own| own.keys.stream() == stream) {
-            return Ok(own.keys.clone());
-        }
-        // Stretching a passphrase takes a while: once is enough.
-        let secrets = match self.secrets.take() {
-            Some(secrets) => secrets,
-            None => self.access.secrets(self.regions)?,
-        };
-        Ok(self.secrets.insert(secrets).stream_keys(stream))
-    }
 }
 
 /// The failure where a database has no backup at all.

@@ -163,11 +163,7 @@ fn draw(finding: &Finding) -> String {
 }
 
 fn judge(checked: &Checked, strict: bool) -> Option<Failure> {
-    let failed = checked
-        .lines
-        .iter()
-        .filter(|line| line.verdict == Verdict::Fail)
-        .count();
+    let failed = checked.lines.iter().filter(|line| line.verdict == Verdict::Fail).count();
     if failed > 0 {
         let message = format!("{failed} of {} checks failed", checked.lines.len());
         return Some(
@@ -175,11 +171,8 @@ fn judge(checked: &Checked, strict: bool) -> Option<Failure> {
                 .hint("Change what the lines marked FAIL say, then run it again."),
         );
     }
-    let missing = checked
-        .findings
-        .iter()
-        .filter(|finding| finding.severity == "not-protected")
-        .count();
+    let missing =
+        checked.findings.iter().filter(|finding| finding.severity == "not-protected").count();
     (strict && missing > 0).then(|| {
         let message = format!("{missing} key(s) of the spec are not protected yet");
         Failure::new(Code::NotProtectedYet, message)

@@ -39,12 +39,7 @@ impl Report for Completions {
 /// Generates the script.
 pub fn run(args: &Args) -> Outcome<Completions> {
     let mut script = Vec::new();
-    clap_complete::generate(
-        args.shell,
-        &mut Arguments::command(),
-        "lifeboat",
-        &mut script,
-    );
+    clap_complete::generate(args.shell, &mut Arguments::command(), "lifeboat", &mut script);
     Ok(Completions {
         shell: args.shell.to_string(),
         script: String::from_utf8_lossy(&script).into_owned(),

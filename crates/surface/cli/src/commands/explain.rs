@@ -46,11 +46,7 @@ impl Report for Explanation {
 
 /// Finds the page.
 pub fn run(args: &Args) -> Outcome<Explanation> {
-    let asked = args
-        .code
-        .trim()
-        .trim_start_matches("error[")
-        .trim_end_matches(']');
+    let asked = args.code.trim().trim_start_matches("error[").trim_end_matches(']');
     let code = Code::find(asked)
         .or_else(|| Code::find(&format!("LB{asked}")))
         .ok_or_else(|| unknown(asked))?;
@@ -63,18 +59,14 @@ pub fn run(args: &Args) -> Outcome<Explanation> {
 }
 
 fn unknown(asked: &str) -> Failure {
-    let near: Vec<String> = near(asked)
-        .into_iter()
-        .map(|code| format!("{code}  {}", code.title()))
-        .collect();
+    let near: Vec<String> =
+        near(asked).into_iter().map(|code| format!("{code}  {}", code.title())).collect();
     let hint = if near.is_empty() {
         "Codes have the form LB4001; they stand behind the word error."
     } else {
         "Perhaps one of the codes above is meant."
     };
-    Failure::new(Code::Usage, format!("there is no error code {asked}"))
-        .hint(hint)
-        .details(near)
+    Failure::new(Code::Usage, format!("there is no error code {asked}")).hint(hint).details(near)
 }
 
 /// The codes that are most alike, or whose title speaks of what was asked.

@@ -52,14 +52,7 @@ impl Report for Begun {
         let found = match self.clusters.as_slice() {
             [] => "No PostgreSQL cluster was found here; the spec holds an example.\n".to_owned(),
             clusters => table(
-                [
-                    "Version",
-                    "Data directory",
-                    "Port",
-                    "Running",
-                    "Readable",
-                    "Found by",
-                ],
+                ["Version", "Data directory", "Port", "Running", "Readable", "Found by"],
                 clusters.iter().map(Found::row).collect(),
             ),
         };
@@ -77,10 +70,7 @@ pub fn run(args: &Args, context: &Context) -> Outcome<Begun> {
     let clusters = machine::look(Path::new("/"), &context.environment);
     let text = template::spec(&clusters, here.as_ref(), context.environment.clock().now());
     write(&args.output, args.force, &text)?;
-    Ok(Begun {
-        spec: args.output.clone(),
-        clusters,
-    })
+    Ok(Begun { spec: args.output.clone(), clusters })
 }
 
 fn write(path: &Path, force: bool, text: &str) -> Outcome<()> {
@@ -91,10 +81,9 @@ fn write(path: &Path, force: bool, text: &str) -> Outcome<()> {
     } else {
         options.create_new(true);
     }
-    let written = options.open(path).and_then(|mut file| {
-        file.write_all(text.as_bytes())
-            .and_then(|()| file.sync_all())
-    });
+    let written = options
+        .open(path)
+        .and_then(|mut file| file.write_all(text.as_bytes()).and_then(|()| file.sync_all()));
     written.map_err(|error| {
         let exists = error.kind() == std::io::ErrorKind::AlreadyExists;
         Failure::new(Code::LocalFile, format!("cannot write {}", path.display()))

@@ -4,11 +4,13 @@ pub mod fetch;
 pub mod prefetch;
 pub mod push;
 mod standing_plan;
+pub mod status;
 
 /// Archive and fetch WAL
 #[derive(Debug, clap::Subcommand)]
 pub enum Wal {
     Push(push::Args),
     Fetch(fetch::Args),
+    Status(status::Args),
     Prefetch(prefetch::Args),
 }

@@ -63,11 +63,7 @@ pub fn table<const N: usize>(headings: [&str; N], rows: Vec<[String; N]>) -> Str
     }
     let text = table.trim_fmt();
     let (heading, rows) = text.split_once('\n').unwrap_or((&text, ""));
-    format!(
-        "{}\n{rows}{}",
-        strong(heading),
-        if rows.is_empty() { "" } else { "\n" }
-    )
+    format!("{}\n{rows}{}", strong(heading), if rows.is_empty() { "" } else { "\n" })
 }
 
 /// A page of Markdown as a terminal shows it: headings stand out, code is set apart.

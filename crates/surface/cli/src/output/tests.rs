@@ -31,10 +31,7 @@ fn a_reader_that_went_away_is_no_failure_and_a_full_disk_is() {
 
 #[test]
 fn tables_align_numbers_to_the_right() {
-    let rows = vec![
-        ["a".to_owned(), "1".to_owned()],
-        ["bcd".to_owned(), "1234".to_owned()],
-    ];
+    let rows = vec![["a".to_owned(), "1".to_owned()], ["bcd".to_owned(), "1234".to_owned()]];
     let expected = "Name  Size\na        1\nbcd   1234\n";
     assert_eq!(plain(&table(["Name", ">Size"], rows)), expected);
     assert_eq!(plain(&table(["Name", ">Size"], Vec::new())), "Name  Size\n");

@@ -53,10 +53,7 @@ fn a_database_must_be_clear() {
     assert_eq!(unclear.code(), Code::DatabaseUnknown);
     let named = "pay/users".parse().unwrap();
     assert_eq!(site.database(Some(&named)).unwrap().0, named);
-    assert!(
-        site.database(Some(&"pay/nothing".parse().unwrap()))
-            .is_err()
-    );
+    assert!(site.database(Some(&"pay/nothing".parse().unwrap())).is_err());
 }
 
 #[test]
@@ -78,23 +75,13 @@ fn the_region_or_the_data_directory_decides_which_node_is_meant() {
         let context = context(flags);
         let site = site(&context, folder.path(), directories);
         let database = site.spec.database(&ledger).unwrap();
-        site.node(&ledger, database)
-            .map(|(name, _)| name.to_string())
+        site.node(&ledger, database).map(|(name, _)| name.to_string())
     };
     let present = folder.path();
-    assert_eq!(
-        node(&["--here", "west"], [missing, missing, missing]).unwrap(),
-        "west-1"
-    );
+    assert_eq!(node(&["--here", "west"], [missing, missing, missing]).unwrap(), "west-1");
     assert_eq!(node(&[], [missing, present, missing]).unwrap(), "west-1");
-    assert_eq!(
-        node(&[], [missing, missing, missing]).unwrap_err().code(),
-        Code::RegionUnknown
-    );
-    assert_eq!(
-        node(&[], [present, present, missing]).unwrap_err().code(),
-        Code::RegionUnknown
-    );
+    assert_eq!(node(&[], [missing, missing, missing]).unwrap_err().code(), Code::RegionUnknown);
+    assert_eq!(node(&[], [present, present, missing]).unwrap_err().code(), Code::RegionUnknown);
 }
 
 #[test]
@@ -103,8 +90,6 @@ fn a_region_that_the_spec_lacks_is_refused() {
     let text = "lifeboat: 1\nregions: { a: { repository: { url: \"file:///x\" } } }\n";
     let spec = Spec::load(text, Path::new("x")).spec.unwrap();
     let context = context(&["--here", "mars"]);
-    let failure = Site::with(&context, folder.path().join("x"), spec)
-        .err()
-        .unwrap();
+    let failure = Site::with(&context, folder.path().join("x"), spec).err().unwrap();
     assert_eq!(failure.code(), Code::RegionUnknown);
 }

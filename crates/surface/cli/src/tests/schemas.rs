@@ -34,13 +34,12 @@ fn documents() -> BTreeMap<String, Value> {
         document::<wal::fetch::Fetched>(),
         document::<wal::prefetch::Prefetched>(),
         document::<wal::push::Pushed>(),
+        document::<wal::status::Status>(),
     ])
 }
 
 fn document<R: Report>() -> (String, Value) {
-    let generator = SchemaSettings::draft2020_12()
-        .for_serialize()
-        .into_generator();
+    let generator = SchemaSettings::draft2020_12().for_serialize().into_generator();
     let mut result = generator.into_root_schema_for::<R>().to_value();
     let parts = result.as_object_mut().unwrap();
     parts.remove("$schema");
@@ -66,10 +65,7 @@ fn file_name(command: &str) -> String {
 }
 
 fn folder() -> PathBuf {
-    PathBuf::from(concat!(
-        env!("CARGO_MANIFEST_DIR"),
-        "/../../../docs/formats/cli"
-    ))
+    PathBuf::from(concat!(env!("CARGO_MANIFEST_DIR"), "/../../../docs/formats/cli"))
 }
 
 /// What a reader of the old schema relied on and the new one does not say any more.
@@ -106,39 +102,26 @@ fn lost(old: &Value, new: &Value, path: &str, found: &mut Vec<String>) {
 fn every_command_has_a_schema() {
     let documents = documents();
     for (name, _) in super::leaves(&Arguments::command(), "") {
-        assert!(
-            documents.contains_key(&file_name(name.trim())),
-            "no schema for{name}"
-        );
+        assert!(documents.contains_key(&file_name(name.trim())), "no schema for{name}");
     }
 }
 
 #[test]
 fn the_schemas_are_those_in_the_documentation_and_nothing_was_taken_away() {
-    let update = Environment::system()
-        .variable("LIFEBOAT_UPDATE_SCHEMAS")
-        .is_some();
+    let update = Environment::system().variable("LIFEBOAT_UPDATE_SCHEMAS").is_some();
     for (name, document) in documents() {
         let path = folder().join(&name);
         let text = format!("{document:#}\n");
         let committed = std::fs::read_to_string(&path).unwrap_or_default();
         if !committed.is_empty() {
             let mut found = Vec::new();
-            lost(
-                &serde_json::from_str(&committed).unwrap(),
-                &document,
-                "",
-                &mut found,
-            );
+            lost(&serde_json::from_str(&committed).unwrap(), &document, "", &mut found);
             assert!(found.is_empty(), "{name} lost {found:#?}");
         }
         if update {
             std::fs::write(&path, &text).unwrap();
         } else {
-            assert_eq!(
-                committed, text,
-                "{name} has changed; see the top of this file"
-            );
+            assert_eq!(committed, text, "{name} has changed; see the top of this file");
         }
     }
 }
@@ -157,11 +140,5 @@ fn a_loss_is_noticed_and_an_addition_is_not() {
     };
     assert_eq!(count(&old, &more), 0);
     assert_eq!(count(&more, &old), 2);
-    assert_eq!(
-        count(
-            &old,
-            &json!({ "properties": { "a": { "type": "integer" } } })
-        ),
-        2
-    );
+    assert_eq!(count(&old, &json!({ "properties": { "a": { "type": "integer" } } })), 2);
 }

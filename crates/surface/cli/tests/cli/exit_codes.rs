@@ -14,37 +14,14 @@ fn wal_fetch_never_ends_a_recovery_by_mistake() {
         &["wal", "fetch"][..],
         &["wal", "fetch", "--nonsense"],
         &["wal", "fetch", "a", "b", "c"],
-        &[
-            "--spec",
-            "/nonexistent",
-            "wal",
-            "fetch",
-            "000000010000000000000001",
-            "x",
-        ],
-        &[
-            "--json",
-            "wal",
-            "--here",
-            "nowhere",
-            "fetch",
-            "000000010000000000000001",
-            "x",
-        ],
+        &["--spec", "/nonexistent", "wal", "fetch", "000000010000000000000001", "x"],
+        &["--json", "wal", "--here", "nowhere", "fetch", "000000010000000000000001", "x"],
         &["--unknown", "wal", "fetch"],
         &["wal", "--verbose", "--quiet", "fetch"],
     ] {
         assert_eq!(run(arguments).status.code(), Some(200), "{arguments:?}");
-        assert_eq!(
-            code(arguments, "cli.start=panic"),
-            Some(200),
-            "panic: {arguments:?}"
-        );
-        assert_eq!(
-            code(arguments, "cli.start=error"),
-            Some(200),
-            "failure: {arguments:?}"
-        );
+        assert_eq!(code(arguments, "cli.start=panic"), Some(200), "panic: {arguments:?}");
+        assert_eq!(code(arguments, "cli.start=error"), Some(200), "failure: {arguments:?}");
     }
 }
 
@@ -53,31 +30,20 @@ fn wal_push_fails_where_the_archiver_counts_it() {
     for arguments in [
         &["wal", "push"][..],
         &["wal", "push", "--nonsense"],
-        &[
-            "--spec",
-            "/nonexistent",
-            "wal",
-            "push",
-            "pg_wal/000000010000000000000001",
-        ],
+        &["--spec", "/nonexistent", "wal", "push", "pg_wal/000000010000000000000001"],
     ] {
         for failpoints in ["", "cli.start=panic", "cli.start=error"] {
             let code = code(arguments, failpoints).expect("no signal");
-            assert!(
-                (1..=125).contains(&code),
-                "{arguments:?} with {failpoints}: {code}"
-            );
+            assert!((1..=125).contains(&code), "{arguments:?} with {failpoints}: {code}");
         }
     }
 }
 
 #[test]
 fn a_signal_ends_wal_commands_with_a_code_that_postgresql_understands() {
-    for (arguments, expected) in [
-        (["wal", "push"], 1),
-        (["wal", "fetch"], 200),
-        (["explain", "LB1001"], 130),
-    ] {
+    for (arguments, expected) in
+        [(["wal", "push"], 1), (["wal", "fetch"], 200), (["explain", "LB1001"], 130)]
+    {
         for signal in ["TERM", "INT"] {
             let mut command = lifeboat(&arguments);
             command.env("LIFEBOAT_FAILPOINTS", "cli.listening=sleep:20000");
@@ -88,11 +54,7 @@ fn a_signal_ends_wal_commands_with_a_code_that_postgresql_understands() {
                 send(signal, child.id());
                 std::thread::sleep(std::time::Duration::from_millis(10));
             }
-            assert_eq!(
-                child.wait().unwrap().code(),
-                Some(expected),
-                "{arguments:?} {signal}"
-            );
+            assert_eq!(child.wait().unwrap().code(), Some(expected), "{arguments:?} {signal}");
         }
     }
 }

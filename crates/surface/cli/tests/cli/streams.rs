@@ -27,32 +27,17 @@ fn failures_are_one_document_too() {
         (&["explain", "nothing", "--json"][..], "", "LB1001"),
         (&["--json", "--nonsense"], "", "LB1001"),
         (&["--json"], "", "LB1001"),
-        (
-            &["explain", "LB1001", "--json"],
-            "cli.start=error",
-            "LB9004",
-        ),
-        (
-            &["explain", "LB1001", "--json"],
-            "cli.start=panic",
-            "LB1099",
-        ),
+        (&["explain", "LB1001", "--json"], "cli.start=error", "LB9004"),
+        (&["explain", "LB1001", "--json"], "cli.start=panic", "LB1099"),
     ] {
-        let output = lifeboat(arguments)
-            .env("LIFEBOAT_FAILPOINTS", failpoints)
-            .output()
-            .unwrap();
+        let output = lifeboat(arguments).env("LIFEBOAT_FAILPOINTS", failpoints).output().unwrap();
         let document = document(&output.stdout);
         assert_eq!(document["lifeboat"], 1);
         assert_eq!(document["error"]["code"], code, "{arguments:?}");
         assert!(document["error"]["message"].is_string());
         assert!(document["error"]["hint"].is_string() || code == "LB9004");
         assert!(document["error"]["details"].is_array());
-        for line in output
-            .stderr
-            .split(|byte| *byte == b'\n')
-            .filter(|line| !line.is_empty())
-        {
+        for line in output.stderr.split(|byte| *byte == b'\n').filter(|line| !line.is_empty()) {
             assert!(serde_json::from_slice::<Value>(line).is_ok(), "{output:?}");
         }
     }
@@ -64,25 +49,15 @@ fn without_json_a_failure_leaves_standard_output_empty() {
     assert!(output.stdout.is_empty());
     let text = String::from_utf8(output.stderr).unwrap();
     assert!(text.starts_with("error[LB1001]: "), "{text}");
-    assert!(
-        text.ends_with("  explain: lifeboat explain LB1001\n"),
-        "{text}"
-    );
+    assert!(text.ends_with("  explain: lifeboat explain LB1001\n"), "{text}");
 }
 
 #[test]
 fn a_reader_that_leaves_early_is_no_failure() {
-    for flags in [
-        &["completions", "bash"][..],
-        &["completions", "bash", "--json"],
-    ] {
+    for flags in [&["completions", "bash"][..], &["completions", "bash", "--json"]] {
         let (reader, writer) = std::io::pipe().unwrap();
         drop(reader);
-        let output = lifeboat(flags)
-            .stdout(writer)
-            .stderr(Stdio::piped())
-            .output()
-            .unwrap();
+        let output = lifeboat(flags).stdout(writer).stderr(Stdio::piped()).output().unwrap();
         assert_eq!(output.status.code(), Some(0), "{output:?}");
         assert!(output.stderr.is_empty(), "{output:?}");
     }
@@ -91,10 +66,7 @@ fn a_reader_that_leaves_early_is_no_failure() {
 #[test]
 fn a_full_disk_below_standard_output_is_a_failure() {
     let full = OpenOptions::new().write(true).open("/dev/full").unwrap();
-    let output = lifeboat(&["completions", "bash"])
-        .stdout(full)
-        .output()
-        .unwrap();
+    let output = lifeboat(&["completions", "bash"]).stdout(full).output().unwrap();
     assert_eq!(output.status.code(), Some(1));
     assert!(String::from_utf8_lossy(&output.stderr).contains("error[LB9003]"));
 }
@@ -103,10 +75,7 @@ fn a_full_disk_below_standard_output_is_a_failure() {
 fn colours_are_for_terminals() {
     let output = run(&["explain", "LB1001"]);
     assert!(!output.stdout.contains(&b'\x1b'));
-    let output = lifeboat(&["explain", "LB1001"])
-        .env("CLICOLOR_FORCE", "1")
-        .output()
-        .unwrap();
+    let output = lifeboat(&["explain", "LB1001"]).env("CLICOLOR_FORCE", "1").output().unwrap();
     assert!(output.stdout.contains(&b'\x1b'));
     let output = lifeboat(&["explain", "LB1001"])
         .env("CLICOLOR_FORCE", "1")

@@ -48,13 +48,7 @@ fn only_states_before_the_switch_lead_to_the_newest_timeline() {
 #[test]
 fn comments_and_spaces_are_allowed() {
     let history = parse(2, "# comment\n\n  1\t0/1000\t\n").unwrap();
-    assert_eq!(
-        (
-            history.ancestors.len(),
-            history.ancestors[0].reason.as_str()
-        ),
-        (1, "")
-    );
+    assert_eq!((history.ancestors.len(), history.ancestors[0].reason.as_str()), (1, ""));
 }
 
 #[test]

@@ -20,9 +20,7 @@ fn the_archived_label_tells_the_end_too() {
 fn a_missing_or_broken_line_is_named() {
     let content = text(BACKUP_FILE);
     let without = content.replace("CHECKPOINT LOCATION", "X");
-    let missing = WalError::LineMissing {
-        name: "CHECKPOINT LOCATION",
-    };
+    let missing = WalError::LineMissing { name: "CHECKPOINT LOCATION" };
     assert_eq!(BackupLabel::parse(without.as_bytes()), Err(missing));
     for (from, to) in [
         ("START WAL LOCATION: 0/", "START WAL LOCATION: 0-"),

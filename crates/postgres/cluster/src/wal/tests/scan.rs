@@ -28,9 +28,7 @@ fn expected(major: u32) -> Expected {
             }
             ["xid", _] | ["tailseg", _] => {}
             [what, lsn] => {
-                expected
-                    .lsns
-                    .insert((*what).to_owned(), lsn.parse().unwrap());
+                expected.lsns.insert((*what).to_owned(), lsn.parse().unwrap());
             }
             other => panic!("{other:?}"),
         }
@@ -47,10 +45,7 @@ fn golden_segments_of_every_version_tell_what_the_server_told() {
     for release in &crate::RELEASES {
         let expected = expected(release.major);
         let segments = golden(release.major);
-        let all: Vec<_> = segments
-            .iter()
-            .map(|(name, content)| summary(*name, content))
-            .collect();
+        let all: Vec<_> = segments.iter().map(|(name, content)| summary(*name, content)).collect();
 
         let (tail, closed) = all.split_last().unwrap();
         let commits = &expected.commits;
@@ -60,11 +55,7 @@ fn golden_segments_of_every_version_tell_what_the_server_told() {
         assert_eq!(tail.first_commit, commits.last().copied(), "{release}");
         assert_eq!(tail.commits, 1, "{release}");
         // Five before the switch: with a subtransaction, prepared, from an origin, and a large one.
-        assert_eq!(
-            closed.iter().map(|it| it.commits).sum::<u64>(),
-            5,
-            "{release}"
-        );
+        assert_eq!(closed.iter().map(|it| it.commits).sum::<u64>(), 5, "{release}");
 
         let points: Vec<_> = all.iter().flat_map(|it| &it.restore_points).collect();
         assert_eq!(
@@ -90,14 +81,9 @@ fn golden_segments_of_every_version_tell_what_the_server_told() {
 fn a_record_that_fills_whole_segments_is_followed() {
     for major in [13, 15, 16, 17, 18] {
         let segments = golden(major);
-        let tails: Vec<_> = segments
-            .iter()
-            .map(|(name, content)| summary(*name, content).tail)
-            .collect();
-        assert_eq!(
-            tails,
-            [Tail::Continues, Tail::Continues, Tail::Switched, Tail::Open]
-        );
+        let tails: Vec<_> =
+            segments.iter().map(|(name, content)| summary(*name, content).tail).collect();
+        assert_eq!(tails, [Tail::Continues, Tail::Continues, Tail::Switched, Tail::Open]);
         let middle = summary(segments[1].0, &segments[1].1);
         assert_eq!((middle.commits, middle.first_commit), (0, None));
         assert_eq!(
@@ -150,10 +136,7 @@ fn a_damaged_commit_is_not_believed() {
     let whole = summary(name, &content);
     assert_eq!(whole.commits, 1);
     let time = whole.first_commit.unwrap().as_microsecond() - 946_684_800_000_000;
-    let at = content
-        .windows(8)
-        .position(|it| it == time.to_le_bytes())
-        .unwrap();
+    let at = content.windows(8).position(|it| it == time.to_le_bytes()).unwrap();
     let mut damaged = content;
     damaged[at] ^= 1;
     let summary = summary(name, &damaged);
@@ -193,10 +176,7 @@ fn an_unwritten_segment_has_no_valid_wal() {
     let mut content = segment(17, "00000001000000000000000E");
     content[40..].fill(0);
     let summary = summary(name, &content);
-    assert_eq!(
-        (summary.end_of_valid, summary.tail),
-        (Lsn(0xE0_0000), Tail::Open)
-    );
+    assert_eq!((summary.end_of_valid, summary.tail), (Lsn(0xE0_0000), Tail::Open));
     assert_eq!((summary.commits, summary.first_commit), (0, None));
 }
 

@@ -104,15 +104,7 @@ impl Report for Listed {
             return format!("There is no backup of {} yet.\n", self.database);
         }
         table(
-            [
-                "Backup",
-                "Taken",
-                ">Size",
-                ">New",
-                "Up to LSN",
-                "Regions",
-                "Label",
-            ],
+            ["Backup", "Taken", ">Size", ">New", "Up to LSN", "Regions", "Label"],
             self.backups.iter().map(Backup::row).collect(),
         )
     }

@@ -106,11 +106,7 @@ impl Shown {
             regions: stored.regions,
             started_at: description.started_at,
             stopped_at: description.stopped_at,
-            predecessor: stored
-                .manifest
-                .body
-                .predecessor
-                .map(|previous| previous.name),
+            predecessor: stored.manifest.body.predecessor.map(|previous| previous.name),
             system_identifier: cluster.system_identifier.to_string(),
             incarnation: cluster.incarnation.0,
             server_version: cluster.version,
@@ -121,16 +117,9 @@ impl Shown {
             start_lsn: description.wal.start.to_string(),
             stop_lsn: description.wal.stop.to_string(),
             tablespaces: tablespaces
-                .map(|one| Tablespace {
-                    oid: one.oid,
-                    location: one.location,
-                })
+                .map(|one| Tablespace { oid: one.oid, location: one.location })
                 .collect(),
-            configuration: description
-                .outside
-                .into_iter()
-                .map(|file| file.path)
-                .collect(),
+            configuration: description.outside.into_iter().map(|file| file.path).collect(),
             files: description.sizes.files,
             logical_bytes: description.sizes.logical_bytes,
             stored_bytes: description.sizes.stored_bytes,
@@ -148,11 +137,7 @@ impl Report for Shown {
     const COMMAND: &'static str = "backups show";
 
     fn text(&self) -> String {
-        let source = if self.from_standby {
-            "a standby"
-        } else {
-            "the primary"
-        };
+        let source = if self.from_standby { "a standby" } else { "the primary" };
         let mut text = format!("Backup {} of {}\n", strong(&self.name), self.database);
         let mut line = |name: &str, value: String| {
             if !value.is_empty() {
@@ -163,34 +148,16 @@ impl Report for Shown {
         let (began, ended) = (moment(self.started_at), moment(self.stopped_at));
         line("taken", format!("{began} to {ended} in {}", self.taken_in));
         line("regions", self.regions.join(", "));
-        line(
-            "source",
-            format!("{source}, PostgreSQL {}", self.server_version / 10_000),
-        );
+        line("source", format!("{source}, PostgreSQL {}", self.server_version / 10_000));
         line("directory", self.data_directory.clone());
-        line(
-            "cluster",
-            format!(
-                "{}, incarnation {}",
-                self.system_identifier, self.incarnation
-            ),
-        );
+        line("cluster", format!("{}, incarnation {}", self.system_identifier, self.incarnation));
         let (start, stop) = (&self.start_lsn, &self.stop_lsn);
-        line(
-            "WAL",
-            format!("{start} to {stop} on timeline {}", self.timeline),
-        );
-        line(
-            "size",
-            format!("{} in {} files", bytes(self.logical_bytes), self.files),
-        );
+        line("WAL", format!("{start} to {stop} on timeline {}", self.timeline));
+        line("size", format!("{} in {} files", bytes(self.logical_bytes), self.files));
         let (stored, new) = (bytes(self.stored_bytes), bytes(self.new_bytes));
         line("stored", format!("{stored}, {new} of it new"));
         for tablespace in &self.tablespaces {
-            line(
-                "tablespace",
-                format!("{} at {}", tablespace.oid, tablespace.location),
-            );
+            line("tablespace", format!("{} at {}", tablespace.oid, tablespace.location));
         }
         line("configuration", self.configuration.join(", "));
         line("damaged pages", self.damaged_pages.join(", "));
@@ -217,9 +184,7 @@ pub fn run(args: &Args, context: &Context) -> Outcome<Shown> {
     }
     let position = match args.name.as_str() {
         "latest" => backups.len().checked_sub(1),
-        name => backups
-            .iter()
-            .position(|backup| backup.manifest.body.name == name),
+        name => backups.iter().position(|backup| backup.manifest.body.name == name),
     };
     let Some(position) = position else {
         let message = format!("{id} has no backup {}", args.name);

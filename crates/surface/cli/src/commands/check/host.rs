@@ -63,9 +63,7 @@ fn state_directory(path: &Path, lines: &mut Lines) {
 pub fn free_space(check: &str, path: &Path, lines: &mut Lines) {
     let shown = path.display();
     let free = match statvfs(path) {
-        Ok(found) => found
-            .blocks_available()
-            .saturating_mul(found.fragment_size()),
+        Ok(found) => found.blocks_available().saturating_mul(found.fragment_size()),
         Err(error) => return lines.not_tested(check, format!("{shown}: {error}")),
     };
     let message = format!("{} free at {shown}", bytes(free));
@@ -86,10 +84,7 @@ fn writer_key(site: &Site<'_>, lines: &mut Lines) -> bool {
             true
         }
         Err(_) if !path.exists() && !writes_here(site) => {
-            lines.not_tested(
-                "writer key",
-                "none here, and no database of the spec either",
-            );
+            lines.not_tested("writer key", "none here, and no database of the spec either");
             false
         }
         Err(failure) => {
@@ -136,11 +131,7 @@ fn thief(site: &Site<'_>, context: &Context, has_key: bool, lines: &mut Lines) {
             open.push(format!("the {kind} ({})", describe(secret)));
         }
     }
-    if context
-        .environment
-        .variable(RECOVERY_KEY_VARIABLE)
-        .is_some()
-    {
+    if context.environment.variable(RECOVERY_KEY_VARIABLE).is_some() {
         open.push(format!("the recovery key (${RECOVERY_KEY_VARIABLE})"));
     }
     match (open.as_slice(), has_key) {

@@ -81,20 +81,13 @@ impl Lines {
 
     /// Adds a line for a failure; returns the value if there is none.
     pub fn need<T>(&mut self, check: &str, outcome: Outcome<T>) -> Option<T> {
-        outcome
-            .map_err(|failure| self.failure(check, &failure))
-            .ok()
+        outcome.map_err(|failure| self.failure(check, &failure)).ok()
     }
 
     /// Adds a line for a failure.
     pub fn failure(&mut self, check: &str, failure: &Failure) {
         let message = format!("{} [{}]", failure.full_message(), failure.code());
-        self.add(
-            check,
-            Verdict::Fail,
-            message,
-            failure.hint_text().map(str::to_owned),
-        );
+        self.add(check, Verdict::Fail, message, failure.hint_text().map(str::to_owned));
     }
 
     /// All lines.
@@ -104,23 +97,13 @@ impl Lines {
 
     fn add(&mut self, check: &str, verdict: Verdict, message: String, advice: Option<String>) {
         let subject = self.subject.clone();
-        self.lines.push(Line {
-            subject,
-            check: check.to_owned(),
-            verdict,
-            message,
-            advice,
-        });
+        self.lines.push(Line { subject, check: check.to_owned(), verdict, message, advice });
     }
 }
 
 /// The lines below their subjects, and the count of each verdict.
 pub fn text(lines: &[Line]) -> String {
-    let width = lines
-        .iter()
-        .map(|line| line.check.len())
-        .max()
-        .unwrap_or_default();
+    let width = lines.iter().map(|line| line.check.len()).max().unwrap_or_default();
     let mut text = String::new();
     let mut subject = None;
     for line in lines {
@@ -129,10 +112,7 @@ pub fn text(lines: &[Line]) -> String {
             subject = Some(&line.subject);
         }
         let label = line.verdict.label();
-        text.push_str(&format!(
-            "  {label}  {:width$}  {}\n",
-            line.check, line.message
-        ));
+        text.push_str(&format!("  {label}  {:width$}  {}\n", line.check, line.message));
         if let Some(advice) = &line.advice {
             let indent = " ".repeat(width + 16);
             text.push_str(&format!("{indent}{} {advice}\n", emphasis("->")));

@@ -27,26 +27,16 @@ pub fn check(
         Err(failure) => return lines.not_tested("connection", failure.message()),
     };
     let control = lines
-        .need(
-            "data directory",
-            control::read(&node.data_directory, access.environment),
-        )
+        .need("data directory", control::read(&node.data_directory, access.environment))
         .inspect(|control| data_directory(node, control, lines));
     let opened = connect(access, node);
     let Some(source) = lines.need("connection", opened) else {
         return;
     };
     let facts = source.facts();
-    let role = if facts.in_recovery {
-        "standby"
-    } else {
-        "primary"
-    };
+    let role = if facts.in_recovery { "standby" } else { "primary" };
     let place = source.connection().place();
-    lines.pass(
-        "connection",
-        format!("PostgreSQL {} at {place}, {role}", facts.major()),
-    );
+    lines.pass("connection", format!("PostgreSQL {} at {place}, {role}", facts.major()));
     if let Some(control) = control {
         let same = source.check_identity(&node.data_directory, control.system.0);
         if lines.need("identity", same).is_some() {
@@ -68,10 +58,7 @@ fn connect(access: &Access<'_>, node: &PostgresNode) -> Outcome<Source> {
 
 fn data_directory(node: &PostgresNode, control: &ControlFile, lines: &mut Lines) {
     let shown = node.data_directory.display();
-    lines.pass(
-        "data directory",
-        format!("{shown}, system identifier {}", control.system.0),
-    );
+    lines.pass("data directory", format!("{shown}, system identifier {}", control.system.0));
     if control.data_checksums {
         lines.pass("data checksums", "on");
     } else {
@@ -85,11 +72,7 @@ fn data_directory(node: &PostgresNode, control: &ControlFile, lines: &mut Lines)
 
 async fn permissions(source: &Source, lines: &mut Lines) {
     let functions = match source.facts().major() {
-        15.. => [
-            "pg_backup_start(text, boolean)",
-            "pg_backup_stop(boolean)",
-            "pg_switch_wal()",
-        ],
+        15.. => ["pg_backup_start(text, boolean)", "pg_backup_stop(boolean)", "pg_switch_wal()"],
         _ => [
             "pg_start_backup(text, boolean, boolean)",
             "pg_stop_backup(boolean, boolean)",
@@ -111,20 +94,15 @@ async fn permissions(source: &Source, lines: &mut Lines) {
         let user = source.connection().text("SELECT current_user::text").await;
         let user = user.unwrap_or_else(|_| "the role".to_owned());
         let message = format!("{user} may not run {}", missing.join(", "));
-        let grants = missing
-            .iter()
-            .map(|name| format!("GRANT EXECUTE ON FUNCTION {name} TO {user};"));
+        let grants =
+            missing.iter().map(|name| format!("GRANT EXECUTE ON FUNCTION {name} TO {user};"));
         lines.fail("role", message, grants.collect::<Vec<_>>().join(" "));
     }
 }
 
 fn settings(facts: &ServerFacts, lines: &mut Lines) {
     if facts.wal_level == "minimal" {
-        lines.fail(
-            "wal_level",
-            "minimal",
-            "Set wal_level = replica and restart the server.",
-        );
+        lines.fail("wal_level", "minimal", "Set wal_level = replica and restart the server.");
     } else {
         lines.pass("wal_level", facts.wal_level.clone());
     }
@@ -132,11 +110,7 @@ fn settings(facts: &ServerFacts, lines: &mut Lines) {
         if value {
             lines.pass(name, "on");
         } else {
-            lines.fail(
-                name,
-                "off: a crash may corrupt this cluster",
-                format!("Set {name} = on."),
-            );
+            lines.fail(name, "off: a crash may corrupt this cluster", format!("Set {name} = on."));
         }
     };
     on("full_page_writes", facts.full_page_writes);
@@ -150,37 +124,24 @@ fn archiving(
     lines: &mut Lines,
 ) {
     if database.wal.mode == WalMode::Stream {
-        return lines.not_tested(
-            "archiving",
-            "wal.mode is stream: no archive_command is needed",
-        );
+        return lines.not_tested("archiving", "wal.mode is stream: no archive_command is needed");
     }
     match (facts.archive_mode.as_str(), facts.in_recovery) {
         ("on" | "always", false) | ("always", true) => {
             lines.pass("archive_mode", facts.archive_mode.clone());
         }
         ("on", true) => lines.pass("archive_mode", "on, from the promotion of this standby"),
-        (other, _) => lines.fail(
-            "archive_mode",
-            other,
-            "Set archive_mode = on and restart the server.",
-        ),
+        (other, _) => {
+            lines.fail("archive_mode", other, "Set archive_mode = on and restart the server.")
+        }
     }
     let command = &facts.archive_command;
     if pushes(command) {
         lines.pass("archive_command", command.clone());
     } else {
-        let shown = if command.trim().is_empty() {
-            "not set"
-        } else {
-            command
-        };
+        let shown = if command.trim().is_empty() { "not set" } else { command };
         let line = archive_command(site, id, node);
-        lines.fail(
-            "archive_command",
-            shown,
-            format!("Set archive_command = '{line}'"),
-        );
+        lines.fail("archive_command", shown, format!("Set archive_command = '{line}'"));
     }
 }
 
@@ -189,10 +150,7 @@ fn archiving(
 fn pushes(command: &str) -> bool {
     let mut words = command.split_whitespace();
     words.any(|word| word.contains("lifeboat"))
-        && words
-            .clone()
-            .zip(words.skip(1))
-            .any(|pair| pair == ("wal", "push"))
+        && words.clone().zip(words.skip(1)).any(|pair| pair == ("wal", "push"))
 }
 
 /// The line for postgresql.conf; its environment is the server's, so everything is spelt out.

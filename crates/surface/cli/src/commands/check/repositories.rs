@@ -37,11 +37,7 @@ fn reach(access: &Access<'_>, region: &RegionName, lines: &mut Lines) -> Option<
         Ok(repository) => repository,
         Err(failure) if failure.code() == Code::RepositoryMissing => {
             let advice = "Run `lifeboat repo create`, or mount or correct the place.";
-            lines.fail(
-                "reachable",
-                format!("there is no repository at {place} yet"),
-                advice,
-            );
+            lines.fail("reachable", format!("there is no repository at {place} yet"), advice);
             return None;
         }
         Err(failure) => {
@@ -56,11 +52,7 @@ fn reach(access: &Access<'_>, region: &RegionName, lines: &mut Lines) -> Option<
         lines.pass("reachable", place);
     } else {
         let message = format!("{place} is the repository of {}", repository.region());
-        lines.fail(
-            "reachable",
-            message,
-            "Two URLs of the spec are swapped or the same.",
-        );
+        lines.fail("reachable", message, "Two URLs of the spec are swapped or the same.");
     }
     Some(repository)
 }
@@ -68,10 +60,7 @@ fn reach(access: &Access<'_>, region: &RegionName, lines: &mut Lines) -> Option<
 fn exclusive_create(repository: &Repository, lines: &mut Lines) {
     match repository.format().exclusive_create {
         ExclusiveCreate::Proven => {
-            lines.pass(
-                "exclusive create",
-                "held in a race when the repository was made",
-            );
+            lines.pass("exclusive create", "held in a race when the repository was made");
         }
         ExclusiveCreate::SingleWriter => lines.warn(
             "exclusive create",
@@ -127,9 +116,7 @@ fn writable(access: &Access<'_>, store: &Store, lines: &mut Lines) {
 async fn touch(access: &Access<'_>, store: &Store) -> Outcome<jiff::Timestamp> {
     let number = access.environment.random().next_u64();
     let key = Key::new(format!("probe-{number:016x}"))?;
-    store
-        .create(&key, Bytes::from_static(b"lifeboat check"))
-        .await?;
+    store.create(&key, Bytes::from_static(b"lifeboat check")).await?;
     let found = store.stat(&key).await?;
     // Credentials that cannot delete are a virtue, not a failure.
     let _ = store.delete(&key).await;

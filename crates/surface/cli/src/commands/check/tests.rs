@@ -18,26 +18,14 @@ fn strict_fails_on_what_is_not_protected_yet_and_a_failed_line_always() {
             excerpt: String::new(),
         };
         let spec = PathBuf::new();
-        Checked {
-            spec,
-            findings: vec![finding],
-            lines,
-            failure: None,
-            drawn: Vec::new(),
-        }
+        Checked { spec, findings: vec![finding], lines, failure: None, drawn: Vec::new() }
     };
     let code = |severity, verdict, strict| {
         judge(&checked(severity, verdict), strict).map(|failure| failure.code())
     };
     assert_eq!(code("not-protected", Verdict::Warn, false), None);
-    assert_eq!(
-        code("not-protected", Verdict::Warn, true),
-        Some(Code::NotProtectedYet)
-    );
+    assert_eq!(code("not-protected", Verdict::Warn, true), Some(Code::NotProtectedYet));
     assert_eq!(code("objective", Verdict::NotTested, true), None);
-    assert_eq!(
-        code("objective", Verdict::Fail, false),
-        Some(Code::CheckFailed)
-    );
+    assert_eq!(code("objective", Verdict::Fail, false), Some(Code::CheckFailed));
     assert_eq!(code("objective", Verdict::Pass, false), None);
 }

@@ -76,21 +76,13 @@ impl Found {
 pub fn look(root: &Path, environment: &Environment) -> Vec<Found> {
     let mut clusters = BTreeMap::new();
     let mut add = |found: Found| {
-        clusters
-            .entry(found.data_directory.clone())
-            .or_insert(found);
+        clusters.entry(found.data_directory.clone()).or_insert(found);
     };
     debian_clusters(root).into_iter().for_each(&mut add);
     running_servers(root).into_iter().for_each(&mut add);
     let named = environment.variable("PGDATA").map(PathBuf::from);
-    named
-        .into_iter()
-        .map(|path| Found::new(path, "PGDATA"))
-        .for_each(&mut add);
-    for place in USUAL_PLACES
-        .iter()
-        .flat_map(|pattern| expand(root, pattern))
-    {
+    named.into_iter().map(|path| Found::new(path, "PGDATA")).for_each(&mut add);
+    for place in USUAL_PLACES.iter().flat_map(|pattern| expand(root, pattern)) {
         if root.join(strip(&place)).join("PG_VERSION").exists() {
             add(Found::new(place, "the usual place"));
         }
@@ -136,10 +128,7 @@ fn running_servers(root: &Path) -> Vec<Found> {
         let Ok(data_directory) = fs::read_link(process.join("cwd")) else {
             continue;
         };
-        let number = process
-            .file_name()
-            .and_then(|name| name.to_str())
-            .unwrap_or_default();
+        let number = process.file_name().and_then(|name| name.to_str()).unwrap_or_default();
         let pid_file = read_pid_file(root, &data_directory);
         if pid_file.first().map(String::as_str) != Some(number) || number.is_empty() {
             continue;
@@ -173,19 +162,13 @@ fn complete(root: &Path, found: &mut Found) {
     if let Some(port) = pid_file.get(3).and_then(|port| port.parse().ok()) {
         found.port = port;
     }
-    if let Some(directory) = pid_file
-        .get(4)
-        .filter(|directory| directory.starts_with('/'))
-    {
+    if let Some(directory) = pid_file.get(4).filter(|directory| directory.starts_with('/')) {
         found.socket_directory = PathBuf::from(directory);
     }
     if let (None, Some(version)) = (&found.bin_directory, &found.version) {
-        let mut places = PROGRAMS
-            .iter()
-            .map(|place| place.replace("VERSION", version));
-        found.bin_directory = places
-            .find(|place| root.join(strip(place)).is_dir())
-            .map(PathBuf::from);
+        let mut places = PROGRAMS.iter().map(|place| place.replace("VERSION", version));
+        found.bin_directory =
+            places.find(|place| root.join(strip(place)).is_dir()).map(PathBuf::from);
     }
 }
 
@@ -200,10 +183,7 @@ fn expand(root: &Path, pattern: &str) -> Vec<PathBuf> {
     let mut found = vec![PathBuf::from("/")];
     for part in pattern.split('/') {
         found = match part {
-            "*" => found
-                .iter()
-                .flat_map(|folder| children(root, folder))
-                .collect(),
+            "*" => found.iter().flat_map(|folder| children(root, folder)).collect(),
             name => found.into_iter().map(|folder| folder.join(name)).collect(),
         };
     }
@@ -213,29 +193,22 @@ fn expand(root: &Path, pattern: &str) -> Vec<PathBuf> {
 }
 
 fn children(root: &Path, folder: &Path) -> Vec<PathBuf> {
-    let entries = fs::read_dir(root.join(strip(folder)))
-        .into_iter()
-        .flatten()
-        .flatten();
-    entries
-        .map(|entry| folder.join(entry.file_name()))
-        .collect()
+    let entries = fs::read_dir(root.join(strip(folder))).into_iter().flatten().flatten();
+    entries.map(|entry| folder.join(entry.file_name())).collect()
 }
 
 /// The last value of a key in a postgresql.conf. Includes are not followed: `check` asks the
 /// server.
 fn setting(text: &str, key: &str) -> Option<String> {
-    let values = text.lines().filter_map(|line| {
+    let mut values = text.lines().filter_map(|line| {
         let rest = line.trim_start().strip_prefix(key)?;
         let rest = rest.trim_start();
         let value = rest.strip_prefix('=').unwrap_or(rest).trim_start();
         let value = match value.strip_prefix('\'') {
             Some(quoted) => quoted.split('\'').next()?,
-            None => value
-                .split(|at: char| at.is_whitespace() || at == '#')
-                .next()?,
+            None => value.split(|at: char| at.is_whitespace() || at == '#').next()?,
         };
         (!value.is_empty()).then(|| value.to_owned())
     });
-    values.last()
+    values.next_back()
 }

@@ -59,23 +59,15 @@ services:
 
 fn database(text: &mut String, name: &str, region: &str, cluster: &Found) {
     let mut remarks = vec![format!("found by {}", cluster.found_by)];
-    remarks.extend(
-        cluster
-            .version
-            .as_ref()
-            .map(|version| format!("PostgreSQL {version}")),
-    );
+    remarks.extend(cluster.version.as_ref().map(|version| format!("PostgreSQL {version}")));
     if !cluster.running {
         remarks.push("not running".to_owned());
     }
     if !cluster.readable {
         remarks.push("not readable by the user who ran init".to_owned());
     }
-    let connection = format!(
-        "host={} port={} user=postgres",
-        cluster.socket_directory.display(),
-        cluster.port
-    );
+    let connection =
+        format!("host={} port={} user=postgres", cluster.socket_directory.display(), cluster.port);
     let programs = match &cluster.bin_directory {
         Some(directory) => format!(", bin_directory: {}", quote(directory)),
         None => String::new(),
@@ -105,27 +97,15 @@ fn quote(path: &Path) -> String {
 /// A name that no other cluster has: Debian's, else one made from version or port.
 fn name(cluster: &Found, taken: &mut BTreeSet<String>) -> String {
     let version = cluster.version.as_deref().unwrap_or("postgres");
-    let base = cluster
-        .name
-        .clone()
-        .unwrap_or_else(|| "postgres".to_owned());
-    let candidates = [
-        base.clone(),
-        format!("{base}-{version}"),
-        format!("{base}-{}", cluster.port),
-    ];
+    let base = cluster.name.clone().unwrap_or_else(|| "postgres".to_owned());
+    let candidates =
+        [base.clone(), format!("{base}-{version}"), format!("{base}-{}", cluster.port)];
     let plain = |text: &String| {
-        text.bytes()
-            .all(|byte| byte.is_ascii_alphanumeric() || b"-_.".contains(&byte))
+        text.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"-_.".contains(&byte))
     };
     let mut numbered = (1..).map(|number| format!("database-{number}"));
-    let free = candidates
-        .into_iter()
-        .filter(plain)
-        .find(|name| !taken.contains(name));
-    let chosen = free
-        .or_else(|| numbered.find(|name| !taken.contains(name)))
-        .unwrap_or(base);
+    let free = candidates.into_iter().filter(plain).find(|name| !taken.contains(name));
+    let chosen = free.or_else(|| numbered.find(|name| !taken.contains(name))).unwrap_or(base);
     taken.insert(chosen.clone());
     chosen
 }

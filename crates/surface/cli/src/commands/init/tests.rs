@@ -27,11 +27,7 @@ fn machine() -> tempfile::TempDir {
     put(root.path(), "var/lib/postgresql/15/main/PG_VERSION", "15\n");
     put(root.path(), "usr/lib/postgresql/15/bin/postgres", "");
     put(root.path(), "srv/own/PG_VERSION", "18\n");
-    put(
-        root.path(),
-        "srv/own/postmaster.pid",
-        "77\n/srv/own\n1\n6000\n/tmp\nlocalhost\n",
-    );
+    put(root.path(), "srv/own/postmaster.pid", "77\n/srv/own\n1\n6000\n/tmp\nlocalhost\n");
     put(root.path(), "proc/77/comm", "postgres");
     symlink("/srv/own", root.path().join("proc/77/cwd")).unwrap();
     symlink("/opt/pg/bin/postgres", root.path().join("proc/77/exe")).unwrap();
@@ -71,18 +67,10 @@ fn what_init_writes_loads_and_asks_for_nothing_that_is_missing() {
     let found = machine::look(root.path(), &environment());
     let mut hostile = Found::new("/srv/a \"b\" \\ #: {c}", "a test");
     hostile.name = Some("x y: {".to_owned());
-    for clusters in [
-        Vec::new(),
-        found.clone(),
-        [found.clone(), found, vec![hostile]].concat(),
-    ] {
+    for clusters in [Vec::new(), found.clone(), [found.clone(), found, vec![hostile]].concat()] {
         for here in [None, Some("west"), Some("north")] {
             let here = here.map(|name| name.parse().unwrap());
-            let findings = load(&template::spec(
-                &clusters,
-                here.as_ref(),
-                Timestamp::UNIX_EPOCH,
-            ));
+            let findings = load(&template::spec(&clusters, here.as_ref(), Timestamp::UNIX_EPOCH));
             for finding in &findings {
                 assert_ne!(finding.severity, Severity::NotProtected, "{finding}");
                 assert_ne!(finding.severity, Severity::Unsafe, "{finding}");

@@ -91,12 +91,7 @@ pub fn run(args: &Args, context: &Context) -> Outcome<Added> {
     let label = args.label.clone().unwrap_or_else(|| kind.to_owned());
     let body = make_slot(&context.environment, &secrets, &opener, &label)?;
     let slot = blocking.run(store(&mut regions, &secrets, &body))?;
-    Ok(Added {
-        slot,
-        label,
-        recovery_key,
-        failure: regions.partial(),
-    })
+    Ok(Added { slot, label, recovery_key, failure: regions.partial() })
 }
 
 fn opener(args: &Args, context: &Context) -> Outcome<(OpenWith, &'static str, Option<String>)> {

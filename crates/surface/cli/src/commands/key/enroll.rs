@@ -65,11 +65,7 @@ impl Report for Enrolled {
     const COMMAND: &'static str = "key enroll";
 
     fn text(&self) -> String {
-        let what = if self.new {
-            "This host was enrolled"
-        } else {
-            "This host is enrolled"
-        };
+        let what = if self.new { "This host was enrolled" } else { "This host is enrolled" };
         let mut text = format!("{what} as {}: {}\n", self.label, self.writer_key.display());
         for bound in &self.databases {
             text.push_str(&format!(
@@ -140,10 +136,7 @@ fn nodes_here<'a>(site: &'a Site<'_>) -> Vec<(DatabaseId, &'a PostgresNode)> {
     let databases = site.spec.databases();
     let nodes = databases.filter_map(|(id, database)| {
         let (_, node) = site.node(&id, database).ok()?;
-        node.data_directory
-            .join("global/pg_control")
-            .exists()
-            .then_some((id, node))
+        node.data_directory.join("global/pg_control").exists().then_some((id, node))
     });
     nodes.collect()
 }
@@ -167,11 +160,7 @@ fn bind(
     ))?;
     let incarnation = stream.incarnation.0;
     writer.bind(&database, stream);
-    Ok(Bound {
-        database,
-        system_identifier: system.0.to_string(),
-        incarnation,
-    })
+    Ok(Bound { database, system_identifier: system.0.to_string(), incarnation })
 }
 
 /// A key that root owns is of no use to PostgreSQL's user.

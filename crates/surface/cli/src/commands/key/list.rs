@@ -61,12 +61,7 @@ impl Report for Keys {
     fn text(&self) -> String {
         let slots = self.slots.iter().map(|slot| {
             let number = slot.slot.to_string();
-            [
-                number,
-                slot.kind.to_owned(),
-                slot.label.clone(),
-                moment(slot.created_at),
-            ]
+            [number, slot.kind.to_owned(), slot.label.clone(), moment(slot.created_at)]
         });
         let hosts = self.hosts.iter().map(|host| {
             let short: String = host.public_key.chars().take(16).collect();
@@ -94,12 +89,7 @@ pub fn run(context: &Context) -> Outcome<Keys> {
     let regions = access.regions()?;
     let (slots, hosts) = blocking.run(read(regions.nearest()))?;
     let vault = regions.vault().id.to_string();
-    Ok(Keys {
-        vault,
-        slots,
-        hosts,
-        failure: regions.partial(),
-    })
+    Ok(Keys { vault, slots, hosts, failure: regions.partial() })
 }
 
 async fn read(repository: &Repository) -> Outcome<(Vec<Slot>, Vec<Host>)> {

@@ -42,9 +42,7 @@ impl Report for Removed {
     const COMMAND: &'static str = "key remove";
 
     fn text(&self) -> String {
-        let Self {
-            slot, label, left, ..
-        } = self;
+        let Self { slot, label, left, .. } = self;
         format!("Slot {slot} ({label}) opens nothing any more; {left} left.\n")
     }
 
@@ -60,13 +58,10 @@ pub fn run(args: &Args, context: &Context) -> Outcome<Removed> {
     let access = site.access(&blocking);
     let regions = access.regions()?;
     let slots = blocking.run(regions.nearest().slots())?;
-    let wanted = slots
-        .iter()
-        .find(|slot| slot.number == args.slot)
-        .ok_or_else(|| {
-            Failure::new(Code::Usage, format!("there is no slot {}", args.slot))
-                .hint("`lifeboat key list` shows the slots and their numbers.")
-        })?;
+    let wanted = slots.iter().find(|slot| slot.number == args.slot).ok_or_else(|| {
+        Failure::new(Code::Usage, format!("there is no slot {}", args.slot))
+            .hint("`lifeboat key list` shows the slots and their numbers.")
+    })?;
     if slots.len() == 1 {
         return Err(Failure::new(
             Code::Usage,
@@ -82,21 +77,16 @@ pub fn run(args: &Args, context: &Context) -> Outcome<Removed> {
         }
     }
     if failed.len() == regions.all().len() {
-        return Err(
-            Failure::new(Code::StoreUnavailable, "no region removed the slot")
-                .details(failed)
-                .hint(
-                    "Run the command again once the stores answer and these credentials may write.",
-                ),
-        );
+        return Err(Failure::new(Code::StoreUnavailable, "no region removed the slot")
+            .details(failed)
+            .hint(
+                "Run the command again once the stores answer and these credentials may write.",
+            ));
     }
     let partial = (!failed.is_empty()).then(|| {
-        Failure::new(
-            Code::RegionSkipped,
-            "the slot is still there in some regions",
-        )
-        .details(failed)
-        .hint("Run the command again once they answer.")
+        Failure::new(Code::RegionSkipped, "the slot is still there in some regions")
+            .details(failed)
+            .hint("Run the command again once they answer.")
     });
     Ok(Removed {
         slot: args.slot,

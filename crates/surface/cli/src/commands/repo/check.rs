@@ -131,14 +131,9 @@ pub fn run(args: &Args, context: &Context) -> Outcome<RepositoriesChecked> {
     let regions = access.regions()?;
     let mut checked = Vec::new();
     for repository in regions.all() {
-        context
-            .reporter
-            .note(format!("checking {}", repository.region()));
+        context.reporter.note(format!("checking {}", repository.region()));
         let report = blocking.run(check(repository, context, args.read_data))?;
-        checked.push(RegionChecked::new(
-            report,
-            repository.store().location().display(),
-        ));
+        checked.push(RegionChecked::new(report, repository.store().location().display()));
     }
     let skipped = regions.skipped().iter().map(|skipped| Skipped {
         region: skipped.region.clone(),
@@ -164,10 +159,7 @@ async fn check(
 
 impl RegionChecked {
     fn new(report: CheckReport, place: String) -> Self {
-        let (leftovers, damage) = report
-            .damage
-            .into_iter()
-            .partition(|damage| damage.harmless);
+        let (leftovers, damage) = report.damage.into_iter().partition(|damage| damage.harmless);
         let shown = |list: Vec<lifeboat_repository::check::Damage>| {
             let one = |damage: lifeboat_repository::check::Damage| Damage {
                 object: damage.object,
@@ -190,14 +182,9 @@ impl RegionChecked {
 }
 
 fn damage(regions: &[RegionChecked]) -> Option<Failure> {
-    let damaged: Vec<&RegionChecked> = regions
-        .iter()
-        .filter(|region| !region.damage.is_empty())
-        .collect();
-    let names: Vec<&str> = damaged
-        .iter()
-        .map(|region| region.region.as_str())
-        .collect();
+    let damaged: Vec<&RegionChecked> =
+        regions.iter().filter(|region| !region.damage.is_empty()).collect();
+    let names: Vec<&str> = damaged.iter().map(|region| region.region.as_str()).collect();
     (!damaged.is_empty()).then(|| {
         let count: usize = damaged.iter().map(|region| region.damage.len()).sum();
         let message = format!("{count} damaged or missing objects in {}", names.join(", "));

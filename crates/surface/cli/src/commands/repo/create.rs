@@ -57,12 +57,7 @@ impl Region {
             RegionOutcome::Existed => ("existed", None),
             RegionOutcome::Failed(failure) => ("failed", Some(failure.full_message())),
         };
-        Self {
-            region: report.region,
-            place: report.place,
-            outcome,
-            why,
-        }
+        Self { region: report.region, place: report.place, outcome, why }
     }
 }
 

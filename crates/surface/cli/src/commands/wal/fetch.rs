@@ -74,9 +74,7 @@ pub fn run(args: &Args, context: &Context) -> Outcome<Fetched> {
         file: &args.name,
         destination: &args.destination,
         working_directory: &working_directory,
-        deadline: args
-            .deadline
-            .map_or_else(|| plan.fetch_deadline(), TimeSpan::duration),
+        deadline: args.deadline.map_or_else(|| plan.fetch_deadline(), TimeSpan::duration),
     })?;
     match answer {
         Answer::Absent { reason } => Err(Failure::new(Code::WalAbsent, reason)),
@@ -84,10 +82,7 @@ pub fn run(args: &Args, context: &Context) -> Outcome<Fetched> {
             if prefetch {
                 fetch_ahead(&path, &args.name);
             }
-            Ok(Fetched {
-                file: args.name.clone(),
-                region,
-            })
+            Ok(Fetched { file: args.name.clone(), region })
         }
     }
 }
@@ -99,13 +94,8 @@ fn fetch_ahead(plan: &Path, after: &str) {
         return;
     };
     let mut command = Command::new(program);
-    command
-        .args(["--quiet", "wal", "prefetch", after, "--plan"])
-        .arg(plan);
-    command
-        .stdin(Stdio::null())
-        .stdout(Stdio::null())
-        .stderr(Stdio::null());
+    command.args(["--quiet", "wal", "prefetch", after, "--plan"]).arg(plan);
+    command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null());
     // A group of its own: a signal to the group of the server's startup process shall not reach
     // it half-way through a file.
     std::os::unix::process::CommandExt::process_group(&mut command, 0);

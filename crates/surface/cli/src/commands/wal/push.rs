@@ -1,7 +1,7 @@
 //! `lifeboat wal push`: archive_command.
 
 use std::collections::BTreeMap;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use lifeboat_cluster::control;
 use lifeboat_model::spec::Database;
@@ -69,10 +69,7 @@ pub fn run(args: &Args, context: &Context) -> Outcome<Pushed> {
     let (id, database) = site.database(args.db.as_ref())?;
     let working_directory = working_directory()?;
     let stream = stream(&site, &id, &working_directory)?;
-    let deadline = args
-        .deadline
-        .unwrap_or(database.wal.fetch_deadline)
-        .duration();
+    let deadline = args.deadline.unwrap_or(database.wal.fetch_deadline).duration();
     let pushed = lifeboat_wal::push::push(&PushRequest {
         environment: &context.environment,
         cancel: &context.cancel,
@@ -95,9 +92,7 @@ pub fn run(args: &Args, context: &Context) -> Outcome<Pushed> {
         },
     })?;
     for (region, why) in &pushed.lag {
-        context
-            .reporter
-            .warn(format!("{} is not in {region}: {why}", pushed.file));
+        context.reporter.warn(format!("{} is not in {region}: {why}", pushed.file));
     }
     Ok(Pushed {
         file: pushed.file,
@@ -120,7 +115,7 @@ pub fn working_directory() -> Outcome<PathBuf> {
 }
 
 /// The stream of this host's writer key; one that is not bound yet is bound now, if a slot opens.
-fn stream(site: &Site<'_>, id: &DatabaseId, working_directory: &PathBuf) -> Outcome<WriterStream> {
+fn stream(site: &Site<'_>, id: &DatabaseId, working_directory: &Path) -> Outcome<WriterStream> {
     let database = id.to_string();
     let writer = WriterKey::load(&writer_path(&site.spec, &site.state))?;
     if let Some(stream) = writer.stream(&database) {

@@ -40,11 +40,7 @@ pub fn make(
     if binding.body.system_identifier != control.system.0 {
         return Err(foreign(&id, &binding, control.system.0));
     }
-    let folder = site
-        .state
-        .join("fetch")
-        .join(id.service.as_str())
-        .join(id.database.as_str());
+    let folder = site.state.join("fetch").join(id.service.as_str()).join(id.database.as_str());
     std::fs::create_dir_all(&folder).map_err(|error| {
         let message = format!("cannot make {}", folder.display());
         Failure::new(Code::LocalState, message).because(error)
@@ -80,13 +76,8 @@ fn open(access: &Access<'_>, region: &RegionName, working_directory: &Path) -> O
         if regions.nearest().region() == region.as_str() {
             return Ok(regions);
         }
-        let missing = regions
-            .skipped()
-            .iter()
-            .find(|skipped| skipped.region == region.as_str());
-        let why = missing
-            .map(|skipped| skipped.failure.full_message())
-            .unwrap_or_default();
+        let missing = regions.skipped().iter().find(|skipped| skipped.region == region.as_str());
+        let why = missing.map(|skipped| skipped.failure.full_message()).unwrap_or_default();
         let message = format!("the repository of {region} does not answer: {why}");
         Err(Failure::new(Code::StoreUnavailable, message))
     });
@@ -113,11 +104,7 @@ fn leave_read_key(
     }
     let secrets = access.secrets(regions)?;
     let keys = secrets.stream_keys(binding.body.stream);
-    WalReadKey {
-        keys,
-        read_key: secrets.read_key(),
-    }
-    .save(path)
+    WalReadKey { keys, read_key: secrets.read_key() }.save(path)
 }
 
 fn repositories(access: &Access<'_>) -> Outcome<Vec<PlanRepository>> {
@@ -125,9 +112,7 @@ fn repositories(access: &Access<'_>) -> Outcome<Vec<PlanRepository>> {
     let one = |name: &RegionName| {
         let settings = &access.spec.region(name)?.repository;
         let resolve = |text: &Option<lifeboat_model::Reference>| {
-            text.as_ref()
-                .map(|text| text.resolve(environment))
-                .transpose()
+            text.as_ref().map(|text| text.resolve(environment)).transpose()
         };
         Ok(PlanRepository {
             region: name.to_string(),
@@ -140,11 +125,8 @@ fn repositories(access: &Access<'_>) -> Outcome<Vec<PlanRepository>> {
 }
 
 fn unbound(id: &DatabaseId) -> Failure {
-    Failure::new(
-        Code::DatabaseUnknown,
-        format!("{id} was never bound to a cluster"),
-    )
-    .hint("Nothing was archived for it yet. Is it the right database, and the right spec?")
+    Failure::new(Code::DatabaseUnknown, format!("{id} was never bound to a cluster"))
+        .hint("Nothing was archived for it yet. Is it the right database, and the right spec?")
 }
 
 fn foreign(id: &DatabaseId, binding: &Binding, found: u64) -> Failure {

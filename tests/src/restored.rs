@@ -1,0 +1,67 @@
+//! A restored copy, and what PostgreSQL's own tools say of it.
+
+use std::fs;
+use std::path::Path;
+
+use anyhow::{Result, ensure};
+use lifeboat_testkit::oracle;
+use lifeboat_testkit::postgres::{Cluster, Installation, Stop};
+use lifeboat_testkit::process::Finished;
+
+use crate::world::{DATABASE, World};
+
+/// Restores in a region with these flags, which must succeed; the copy is not started.
+pub fn restore(world: &World, region: &str, name: &str, flags: &[&str]) -> Result<Cluster> {
+    attempt(world, region, name, flags)?.success()?;
+    Cluster::over(world.major(), world.target(name))
+}
+
+/// Restores in a region with these flags, whatever comes of it.
+pub fn attempt(world: &World, region: &str, name: &str, flags: &[&str]) -> Result<Finished> {
+    let to = world.target(name).to_string_lossy().into_owned();
+    let words = [&["restore", DATABASE, "--to", to.as_str()], flags].concat();
+    world.lifeboat.run(world.arguments(region, &words))
+}
+
+/// Starts a copy and waits until its recovery has ended in a promotion.
+pub fn promote(copy: &mut Cluster) -> Result<()> {
+    copy.start()?;
+    copy.wait_for("SELECT pg_is_in_recovery()", "f")
+}
+
+/// Every judge accepts the copy: the manifest right after the restore, then the server with its
+/// tables and indexes, then the checksums of the stopped server.
+pub fn judge(copy: &mut Cluster) -> Result<()> {
+    oracle::verify_backup(copy.installation(), copy.data())?;
+    promote(copy)?;
+    oracle::amcheck(copy)?;
+    copy.stop(Stop::Fast)?;
+    checksums(copy.installation(), copy.data())?;
+    copy.start()
+}
+
+/// No version of `pg_checksums` but a server's own reads its control file; none is packaged for 17.
+fn checksums(installation: &Installation, data: &Path) -> Result<()> {
+    if installation.major() == 17 {
+        return Ok(());
+    }
+    oracle::checksums(installation, data)
+}
+
+/// A restore that failed must not leave anything that a server would start.
+pub fn not_startable(world: &World, name: &str) -> Result<()> {
+    let target = world.target(name);
+    ensure!(!target.join("global/pg_control").exists(), "{} can be started", target.display());
+    Ok(())
+}
+
+/// A restore that was refused must not have written anything.
+pub fn untouched(world: &World, name: &str) -> Result<()> {
+    let target = world.target(name);
+    let empty = match fs::read_dir(&target) {
+        Ok(mut entries) => entries.next().is_none(),
+        Err(_) => !target.exists(),
+    };
+    ensure!(empty, "{} was written to", target.display());
+    Ok(())
+}

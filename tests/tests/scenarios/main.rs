@@ -1,0 +1,4 @@
+//! Scenarios over the real binary and real PostgreSQL. A file for each promise.
+
+mod killed;
+mod story;
