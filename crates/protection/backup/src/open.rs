@@ -21,7 +21,7 @@ pub fn source(request: &BackupRequest, context: &BackupContext<'_>) -> Outcome<O
     let control = control::read(&request.data_directory, context.environment)?;
     let source = context.blocking.run(Source::open(&request.connection))?;
     source.check_identity(&request.data_directory, control.system.0)?;
-    source.check_settings(request.archiving)?;
+    source.check_settings(request.archiving, context.reporter)?;
     check_stream(context, control.system.0)?;
     Ok(Opened { control, source })
 }

@@ -3,7 +3,7 @@
 use std::path::{Path, PathBuf};
 
 use lifeboat_model::{Lsn, Timeline};
-use lifeboat_telemetry::{Code, Failure, Outcome};
+use lifeboat_telemetry::{Code, Failure, Outcome, Reporter};
 
 use crate::connect::{Connection, connect};
 
@@ -117,7 +117,7 @@ impl Source {
     }
 
     /// Refuses settings under which a backup would not restore.
-    pub fn check_settings(&self, archiving: bool) -> Outcome<()> {
+    pub fn check_settings(&self, archiving: bool, reporter: &Reporter) -> Outcome<()> {
         let facts = &self.facts;
         let refuse = |what: &str, hint: &str| {
             let message = format!("{what} at {}", self.connection.place());
@@ -127,7 +127,11 @@ impl Source {
             return refuse("wal_level is minimal", "Set wal_level = replica and restart.");
         }
         if !facts.fsync {
-            return refuse("fsync is off", "A crash would corrupt this cluster: set fsync = on.");
+            // The files are read while the server runs: the backup itself is sound.
+            reporter.warn(format!(
+                "fsync is off at {}: a crash of its host may corrupt this cluster",
+                self.connection.place(),
+            ));
         }
         if !facts.full_page_writes {
             return refuse("full_page_writes is off", "Set full_page_writes = on and reload.");
