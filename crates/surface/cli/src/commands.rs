@@ -1,5 +1,6 @@
 //! The command tree: one file a command, folders as the commands nest.
 
+pub mod adopt;
 pub mod backup;
 pub mod backups;
 pub mod check;
@@ -36,6 +37,7 @@ pub enum Command {
     Backups(Backups),
     #[command(subcommand)]
     Wal(Wal),
+    Adopt(adopt::Args),
     Schema(schema::Args),
     Completions(completions::Args),
 }
@@ -48,6 +50,7 @@ pub fn run(command: Command, context: &Context, output: Output) -> Outcome<u8> {
         Command::Explain(args) => print(output, explain::run(&args)),
         Command::Repo(Repo::Create(_)) => print(output, repo::create::run(context)),
         Command::Repo(Repo::Check(args)) => print(output, repo::check::run(&args, context)),
+        Command::Repo(Repo::Stats(_)) => print(output, repo::stats::run(context)),
         Command::Key(Key::Enroll(args)) => print(output, key::enroll::run(&args, context)),
         Command::Key(Key::Add(args)) => print(output, key::add::run(&args, context)),
         Command::Key(Key::List(_)) => print(output, key::list::run(context)),
@@ -59,6 +62,7 @@ pub fn run(command: Command, context: &Context, output: Output) -> Outcome<u8> {
         Command::Wal(Wal::Fetch(args)) => print(output, wal::fetch::run(&args, context)),
         Command::Wal(Wal::Status(args)) => print(output, wal::status::run(&args, context)),
         Command::Wal(Wal::Prefetch(args)) => print(output, wal::prefetch::run(&args, context)),
+        Command::Adopt(args) => print(output, adopt::run(&args, context)),
         Command::Schema(_) => print(output, schema::run()),
         Command::Completions(args) => print(output, completions::run(&args)),
     }

@@ -2,10 +2,12 @@
 
 pub mod check;
 pub mod create;
+pub mod stats;
 
-/// Create and check the repositories
+/// Create, check and measure the repositories
 #[derive(Debug, clap::Subcommand)]
 pub enum Repo {
     Create(create::Args),
     Check(check::Args),
+    Stats(stats::Args),
 }

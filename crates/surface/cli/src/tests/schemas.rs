@@ -11,12 +11,15 @@ use schemars::generate::SchemaSettings;
 use serde_json::{Value, json};
 
 use crate::arguments::Arguments;
-use crate::commands::{backup, backups, check, completions, explain, init, key, repo, schema, wal};
+use crate::commands::{
+    adopt, backup, backups, check, completions, explain, init, key, repo, schema, wal,
+};
 use crate::output::Report;
 
 /// Every command's document by its file name.
 fn documents() -> BTreeMap<String, Value> {
     BTreeMap::from([
+        document::<adopt::Adopted>(),
         document::<backup::Taken>(),
         document::<backups::list::Listed>(),
         document::<backups::show::Shown>(),
@@ -30,6 +33,7 @@ fn documents() -> BTreeMap<String, Value> {
         document::<key::remove::Removed>(),
         document::<repo::check::RepositoriesChecked>(),
         document::<repo::create::Created>(),
+        document::<repo::stats::Stats>(),
         document::<schema::SpecSchema>(),
         document::<wal::fetch::Fetched>(),
         document::<wal::prefetch::Prefetched>(),

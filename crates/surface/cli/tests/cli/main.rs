@@ -1,6 +1,7 @@
 //! The binary as people, scripts and PostgreSQL meet it.
 
 mod exit_codes;
+mod repositories;
 mod streams;
 
 use std::process::{Command, Output};
