@@ -10,7 +10,6 @@ use std::path::{Path, PathBuf};
 use lifeboat_cluster::control;
 use lifeboat_cluster::server::{Running, running};
 use lifeboat_environment::Environment;
-use lifeboat_repository::ids::Digest;
 use lifeboat_telemetry::{Code, Failure, Outcome};
 use nix::fcntl::OFlag;
 use nix::unistd::{Gid, Uid};
@@ -35,7 +34,7 @@ pub struct Marker {
     /// The cluster.
     pub system_identifier: u64,
     /// The backup that is restored.
-    pub manifest: Digest,
+    pub backup: String,
     /// Where its tablespaces go, by OID: these directories were empty when they were taken.
     pub tablespaces: BTreeMap<u32, PathBuf>,
 }

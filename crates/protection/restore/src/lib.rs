@@ -5,6 +5,7 @@
 
 mod aside;
 mod batch;
+mod choose;
 mod claim;
 mod configuration;
 mod copy;
@@ -12,6 +13,7 @@ mod flush;
 mod local;
 mod manifest;
 mod pages;
+mod plan;
 mod queue;
 mod recovery;
 mod request;
@@ -22,9 +24,11 @@ mod strays;
 mod sums;
 mod survey;
 mod table;
+mod tablespaces;
 mod target;
 
 pub use claim::{Found, Marker};
+pub use plan::plan;
 pub use request::{
     FetchCommand, PlannedBackup, PlannedTablespace, Prediction, RestorePlan, RestoreReport,
     RestoreRequest, Space, TargetAction,

@@ -59,13 +59,22 @@ fn recovery_settings(plan: &RestorePlan, restore_command: &str) -> Vec<(&'static
         TargetAction::Pause => settings::TargetAction::Pause,
         TargetAction::Shutdown => settings::TargetAction::Shutdown,
     };
-    settings::RecoveryPlan {
+    let mut settings = settings::RecoveryPlan {
         target: plan.target.clone(),
         timeline: Some(plan.timeline),
         action,
         restore_command: restore_command.to_owned(),
     }
-    .settings()
+    .settings();
+    // By its number PostgreSQL accepts a timeline only if it finds a history file, and a cluster
+    // that was promoted before Lifeboat came has none in the archive.
+    if plan.timeline == plan.backup.timeline {
+        let own = settings.iter_mut().find(|(name, _)| *name == "recovery_target_timeline");
+        if let Some((_, value)) = own {
+            "current".clone_into(value);
+        }
+    }
+    settings
 }
 
 /// Settings that replay needs at least as high as the source had them, where the configuration

@@ -5,7 +5,6 @@ use std::time::Duration;
 
 use jiff::Timestamp;
 use lifeboat_model::{Lsn, RecoveryTarget, SegmentName, Timeline};
-use lifeboat_repository::ids::Digest;
 use lifeboat_repository::manifest::Description;
 use lifeboat_wal::plan::PlanRepository;
 use serde::Serialize;
@@ -119,8 +118,6 @@ pub struct RestorePlan {
 pub struct PlannedBackup {
     /// Its name.
     pub name: String,
-    /// SHA-256 of its manifest.
-    pub manifest: Digest,
     /// What the person called it.
     pub label: Option<String>,
     /// When it ended.

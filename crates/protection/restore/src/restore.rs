@@ -96,13 +96,13 @@ fn claim(plan: &RestorePlan, environment: &Environment) -> Outcome<Claim> {
     Claim::take(&plan.to, &found, &marker, owner)
 }
 
-pub(crate) fn marker_of(plan: &RestorePlan) -> Marker {
+fn marker_of(plan: &RestorePlan) -> Marker {
     let places = plan.tablespaces.iter().map(|one| (one.oid, one.place.clone()));
     Marker {
         lifeboat_restore: 1,
         database: plan.database.clone(),
         system_identifier: plan.description.cluster.system_identifier,
-        manifest: plan.backup.manifest,
+        backup: plan.backup.name.clone(),
         tablespaces: places.collect(),
     }
 }

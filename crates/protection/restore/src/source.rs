@@ -73,6 +73,20 @@ impl Source {
         &self.read_key
     }
 
+    /// The regions, in the order in which they are asked.
+    pub(crate) fn region_names(&self) -> Vec<String> {
+        let first = self.preferred.load(Ordering::Relaxed);
+        let names = self.regions.iter().cycle().skip(first).take(self.regions.len());
+        names.map(|region| region.name.clone()).collect()
+    }
+
+    /// Asks this region first from now on.
+    pub(crate) fn prefer(&self, name: &str) {
+        if let Some(index) = self.regions.iter().position(|region| region.name == name) {
+            self.preferred.store(index, Ordering::Relaxed);
+        }
+    }
+
     pub(crate) fn blocking(&self) -> &Blocking {
         &self.blocking
     }

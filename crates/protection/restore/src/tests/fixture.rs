@@ -195,7 +195,6 @@ impl Fixture {
             frontier: Vec::new(),
             backup: PlannedBackup {
                 name: "00000001-00000001".to_owned(),
-                manifest: Digest::of(b"manifest"),
                 label: None,
                 stopped_at: description.stopped_at,
                 timeline: Timeline(1),

@@ -82,7 +82,7 @@ fn recovery_is_prepared() {
     assert!(auto.contains("archive_mode = 'off'"), "{auto}");
     assert!(auto.contains("max_connections = '150'"), "{auto}");
     assert!(!auto.contains("max_wal_senders"), "{auto}");
-    assert!(auto.contains("recovery_target_timeline = '1'"), "{auto}");
+    assert!(auto.contains("recovery_target_timeline = 'current'"), "{auto}");
     let plan_file = fixture.path("target.lifeboat/recovery.json");
     assert!(auto.contains(plan_file.to_str().unwrap()), "{auto}");
     assert_eq!(mode(&fixture.path("target.lifeboat/wal-read.key")), 0o600);

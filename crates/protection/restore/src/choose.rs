@@ -1,0 +1,369 @@
+//! Which backup leads to the target, and along which timeline; or why none does, and what can be
+//! reached instead.
+//!
+//! PostgreSQL ends a recovery with an error if the target does not come. So a time is reachable
+//! only if a later commit is archived, and an LSN only if a record begins there or behind it.
+
+use jiff::{SignedDuration, Timestamp};
+use lifeboat_model::{Lsn, RecoveryTarget, SegmentName, SegmentSize, Timeline};
+use lifeboat_telemetry::{Code, Failure, Outcome};
+use lifeboat_wal::status::{Backup, Inventory, Span};
+
+use crate::request::RestoreRequest;
+
+/// PostgreSQL keeps time in microseconds.
+const TICK: SignedDuration = SignedDuration::from_micros(1);
+
+/// What a restore starts from, and how far its WAL leads.
+#[derive(Debug, Clone)]
+pub(crate) struct Choice {
+    pub backup: Backup,
+    pub timeline: Timeline,
+    /// About where recovery ends, where that is known.
+    pub end: Option<Lsn>,
+}
+
+/// What recovery must come to.
+enum Goal {
+    /// The end of the backup.
+    Consistency,
+    /// The end of the WAL.
+    End,
+    /// Somewhere: only replay can tell.
+    Unknown,
+    /// A position, which lies on the way.
+    Position(Lsn),
+    /// A commit in this segment is the first that is not wanted any more.
+    Moment { at: Timestamp, segment: SegmentName },
+}
+
+/// One repository's backups and WAL along one timeline.
+struct Way<'a> {
+    inventory: &'a Inventory<'a>,
+    size: SegmentSize,
+    timeline: Timeline,
+    /// The segments that lead to the end of the timeline.
+    lineage: Vec<SegmentName>,
+    spans: Vec<Span>,
+    /// Backups on this way, complete with their WAL; oldest first.
+    backups: Vec<Backup>,
+}
+
+/// Chooses the newest backup from which the target can be reached.
+pub(crate) fn choose(
+    inventory: &Inventory<'_>,
+    request: &RestoreRequest,
+    now: Timestamp,
+) -> Outcome<Choice> {
+    let way = Way::find(inventory, request)?;
+    let goal = way.goal(&request.target, now)?;
+    let mut failure = None;
+    for backup in way.backups.iter().rev() {
+        match way.leads(backup, &goal) {
+            Ok(end) => {
+                let (backup, timeline) = (backup.clone(), way.timeline_for(backup, &goal));
+                return Ok(Choice { backup, timeline, end });
+            }
+            // The newest backup's reason says most.
+            Err(reason) => failure = failure.or(Some(reason)),
+        }
+    }
+    Err(failure.unwrap_or_else(|| way.no_backup(request)))
+}
+
+impl<'a> Way<'a> {
+    fn find(inventory: &'a Inventory<'a>, request: &RestoreRequest) -> Outcome<Self> {
+        let region = inventory.region();
+        let wanted = named_backup(request);
+        let known = |name: &str| inventory.backups().iter().find(|backup| backup.name == name);
+        let named = wanted.map(|name| {
+            known(name).ok_or_else(|| {
+                let message = format!("region {region} has no backup {name}");
+                Failure::new(Code::BackupMissing, message)
+                    .hint(format!("`lifeboat backups list {}` names them.", request.database))
+            })
+        });
+        let named = named.transpose()?;
+        if inventory.backups().is_empty() {
+            let message = format!("region {region} has no backup of {}", request.database);
+            return Err(Failure::new(Code::NoBackup, message)
+                .hint("Take one with `lifeboat backup`, or read another region with --here."));
+        }
+        let newest_backup =
+            inventory.backups().iter().map(|backup| backup.description.wal.timeline);
+        let newest = inventory.timelines().chain(newest_backup).max();
+        let own = named.map(|backup| backup.description.wal.timeline);
+        let ends_at_backup =
+            matches!(request.target, RecoveryTarget::Immediate | RecoveryTarget::Backup(_));
+        let timeline = match (request.timeline, own) {
+            (Some(timeline), _) => timeline,
+            (None, Some(own)) if ends_at_backup => own,
+            (None, _) => newest.unwrap_or(Timeline::FIRST),
+        };
+        let mut way = Self {
+            inventory,
+            size: inventory.segment_size_of_stream(),
+            timeline,
+            lineage: inventory.lineage(timeline),
+            spans: inventory.spans()?,
+            backups: Vec::new(),
+        };
+        let on_the_way = inventory.backups().iter().filter(|backup| {
+            way.contains(backup)
+                && inventory.is_usable(backup)
+                && wanted.is_none_or(|name| backup.name == name)
+        });
+        way.backups = on_the_way.cloned().collect();
+        way.backups.sort_by_key(|backup| backup.description.wal.stop);
+        match named.filter(|_| way.backups.is_empty()) {
+            Some(backup) => Err(way.unusable(backup)),
+            None => Ok(way),
+        }
+    }
+
+    /// Whether the timeline goes through the end of a backup.
+    fn contains(&self, backup: &Backup) -> bool {
+        let wal = backup.description.wal;
+        let mut ancestors = self.inventory.ancestors(self.timeline).unwrap_or_default().iter();
+        wal.timeline == self.timeline
+            || ancestors.any(|one| one.timeline == wal.timeline && wal.stop <= one.end)
+    }
+
+    fn goal(&self, target: &RecoveryTarget, now: Timestamp) -> Outcome<Goal> {
+        Ok(match target {
+            RecoveryTarget::Latest => Goal::End,
+            RecoveryTarget::Immediate | RecoveryTarget::Backup(_) => Goal::Consistency,
+            RecoveryTarget::Xid(_) => Goal::Unknown,
+            RecoveryTarget::Lsn(lsn) => Goal::Position(*lsn),
+            RecoveryTarget::Name(name) => Goal::Position(self.named_point(name)?),
+            RecoveryTarget::Time { at, inclusive } => self.moment(*at, *inclusive, now)?,
+        })
+    }
+
+    fn moment(&self, at: Timestamp, inclusive: bool, now: Timestamp) -> Outcome<Goal> {
+        if at > now {
+            let message = format!("{at} is in the future; now it is {now}");
+            return Err(self.unreachable(message, Place::Time(at)));
+        }
+        let first = self.backups.iter().map(|backup| backup.description.stopped_at).min();
+        if let Some(first) = first.filter(|first| *first >= at) {
+            let message = format!("{at} is before the end of the first backup, {first}");
+            return Err(self.unreachable(message, Place::Time(at)));
+        }
+        // The first commit that is not wanted any more is what ends the recovery.
+        let unwanted = if inclusive { at.saturating_add(TICK).unwrap_or(at) } else { at };
+        match self.inventory.locate(self.timeline, unwanted)? {
+            Some(located) => Ok(Goal::Moment { at, segment: located.segment }),
+            None => {
+                let message = format!("no commit after {at} is archived");
+                Err(self.unreachable(message, Place::Time(at)))
+            }
+        }
+    }
+
+    fn named_point(&self, name: &str) -> Outcome<Lsn> {
+        let since = self.backups.first().map_or(Lsn::ZERO, |backup| backup.description.wal.stop);
+        let points = self.inventory.restore_points(self.timeline, name, since)?;
+        match points.as_slice() {
+            [(_, point)] => Ok(point.lsn),
+            [] => Err(Failure::new(
+                Code::TargetUnreachable,
+                format!("no restore point {name:?} can be reached"),
+            )
+            .hint("Names are those given to pg_create_restore_point, after the first backup.")),
+            several => {
+                let lines = several.iter().map(|(_, point)| {
+                    let time = Timestamp::from_microsecond(point.time_us).unwrap_or_default();
+                    format!("--lsn {} ({time})", point.lsn)
+                });
+                let message = format!("there are {} restore points {name:?}", several.len());
+                Err(Failure::new(Code::TargetAmbiguous, message)
+                    .details(lines)
+                    .hint("Name the one that you mean by its LSN or time."))
+            }
+        }
+    }
+
+    /// Whether recovery from a backup comes to the goal; gives about where.
+    fn leads(&self, backup: &Backup, goal: &Goal) -> Outcome<Option<Lsn>> {
+        let wal = backup.description.wal;
+        match goal {
+            Goal::Consistency => Ok(Some(wal.stop)),
+            Goal::Unknown => Ok(None),
+            Goal::End => self.leads_to_end(backup).map(Some),
+            Goal::Position(lsn) => self.leads_to(backup, *lsn).map(|()| Some(*lsn)),
+            Goal::Moment { at, segment } => {
+                let stopped_at = backup.description.stopped_at;
+                if stopped_at >= *at || wal.stop >= self.end_of(*segment) {
+                    let message = format!("{at} is before the end of the backup, {stopped_at}");
+                    return Err(self.unreachable(message, Place::Time(*at)));
+                }
+                if self.reach(backup).is_none_or(|reach| reach < segment.number(self.size)) {
+                    return Err(self.unreachable(format!("{at} lies in a gap"), Place::Time(*at)));
+                }
+                Ok(Some(self.end_of(*segment)))
+            }
+        }
+    }
+
+    fn leads_to_end(&self, backup: &Backup) -> Outcome<Lsn> {
+        let last = self.lineage.last().map(|last| last.number(self.size));
+        let reach = self.reach(backup);
+        if reach == last {
+            let end = self.lineage.last().map(|last| self.end_of(*last));
+            return Ok(end.unwrap_or(backup.description.wal.stop));
+        }
+        let message = format!("a gap lies between backup {} and the end", backup.name);
+        Err(self.unreachable(message, Place::Lsn(Lsn::MAX)))
+    }
+
+    fn leads_to(&self, backup: &Backup, lsn: Lsn) -> Outcome<()> {
+        let place = Place::Lsn(lsn);
+        if lsn < backup.description.wal.stop {
+            let stop = backup.description.wal.stop;
+            return Err(
+                self.unreachable(format!("{lsn} is before the backup's end, {stop}"), place)
+            );
+        }
+        let number = self.size.number_of(lsn);
+        let last = self.lineage.last().map(|last| last.number(self.size));
+        if last.is_none_or(|last| number > last) || self.is_behind_the_end(lsn) {
+            let message = format!("{lsn} is behind the end of the archived WAL");
+            return Err(self.unreachable(message, place));
+        }
+        match self.reach(backup) {
+            Some(reach) if number <= reach => Ok(()),
+            _ => Err(self.unreachable(format!("{lsn} lies in or behind a gap"), place)),
+        }
+    }
+
+    /// Whether no record begins at `lsn` or later, although its segment is there.
+    fn is_behind_the_end(&self, lsn: Lsn) -> bool {
+        let last = self.lineage.last().filter(|last| last.start(self.size) <= Some(lsn));
+        last.is_some_and(|last| {
+            self.spans
+                .iter()
+                .filter(|span| span.timeline == last.timeline())
+                .all(|span| span.to.lsn <= lsn)
+        })
+    }
+
+    /// The last segment to which contiguous WAL leads from a backup.
+    fn reach(&self, backup: &Backup) -> Option<u64> {
+        let mut next = self.size.number_of(backup.description.wal.start);
+        for segment in &self.lineage {
+            let number = segment.number(self.size);
+            if number > next {
+                break;
+            }
+            if number == next {
+                next += 1;
+            }
+        }
+        next.checked_sub(1)
+    }
+
+    /// A recovery that ends on an ancestor need not know what came after it.
+    fn timeline_for(&self, backup: &Backup, goal: &Goal) -> Timeline {
+        match goal {
+            Goal::Consistency => backup.description.wal.timeline,
+            _ => self.timeline,
+        }
+    }
+
+    fn end_of(&self, segment: SegmentName) -> Lsn {
+        let number = segment.number(self.size).saturating_add(1);
+        Lsn(number.saturating_mul(self.size.bytes()))
+    }
+
+    /// Refuses, and names the nearest points that can be reached.
+    fn unreachable(&self, message: String, place: Place) -> Failure {
+        let mut nearest = Vec::new();
+        let on_the_way = self.spans.iter().filter(|span| {
+            span.backups.iter().any(|name| self.backups.iter().any(|one| one.name == *name))
+        });
+        let before = on_the_way.filter(|span| place.is_behind(span)).max_by_key(|span| span.to.lsn);
+        if let Some(span) = before {
+            let last = self
+                .lineage
+                .last()
+                .map(|last| self.size.number_of(span.to.lsn) >= last.number(self.size));
+            match span.to.time {
+                _ if last == Some(true) => nearest.push("--latest".to_owned()),
+                // The last commit itself has nothing behind it that would end the recovery.
+                Some(time) => {
+                    nearest.push(format!("--time {}", time.saturating_sub(TICK).unwrap_or(time)))
+                }
+                None => nearest.push(format!("--backup {} --immediate", span.backups.join(", "))),
+            }
+        }
+        let after = self.backups.iter().find(|backup| place.is_before(backup));
+        if let Some(backup) = after {
+            let stopped_at = backup.description.stopped_at;
+            nearest.push(format!("--immediate --backup {} ({stopped_at})", backup.name));
+        }
+        let failure = Failure::new(Code::TargetUnreachable, message);
+        if nearest.is_empty() {
+            return failure.hint("`lifeboat wal status` prints what can be reached.");
+        }
+        failure.hint(format!("Nearest: {}.", nearest.join(", or ")))
+    }
+
+    fn unusable(&self, backup: &Backup) -> Failure {
+        let wal = backup.description.wal;
+        let name = &backup.name;
+        let message = if self.contains(backup) {
+            format!(
+                "the WAL that backup {name} needs, {} to {}, is not complete",
+                wal.start, wal.stop
+            )
+        } else {
+            format!(
+                "backup {name} is on timeline {}, which timeline {} left before it ended",
+                wal.timeline, self.timeline
+            )
+        };
+        Failure::new(Code::TargetUnreachable, message)
+            .hint("Choose another backup, or follow its own timeline with --timeline.")
+    }
+
+    fn no_backup(&self, request: &RestoreRequest) -> Failure {
+        let region = self.inventory.region();
+        let message = format!(
+            "region {region} has no usable backup of {} on the way to timeline {}",
+            request.database, self.timeline
+        );
+        Failure::new(Code::NoBackup, message)
+            .hint("`lifeboat wal status` says what is missing; --timeline follows another one.")
+    }
+}
+
+/// Where a target lies, to find its neighbours.
+#[derive(Clone, Copy)]
+enum Place {
+    Time(Timestamp),
+    Lsn(Lsn),
+}
+
+impl Place {
+    fn is_behind(self, span: &Span) -> bool {
+        match self {
+            Self::Time(at) => span.to.time.is_some_and(|end| end <= at),
+            Self::Lsn(lsn) => span.to.lsn <= lsn,
+        }
+    }
+
+    fn is_before(self, backup: &Backup) -> bool {
+        match self {
+            Self::Time(at) => at <= backup.description.stopped_at,
+            Self::Lsn(lsn) => lsn < backup.description.wal.stop,
+        }
+    }
+}
+
+fn named_backup(request: &RestoreRequest) -> Option<&str> {
+    match &request.target {
+        RecoveryTarget::Backup(name) => Some(name),
+        _ => request.backup.as_deref(),
+    }
+}
