@@ -1,6 +1,7 @@
 //! Project tasks in Rust instead of shell: `cargo xtask --help`.
 
 mod bench;
+mod demo;
 mod install;
 mod schema;
 mod test;
@@ -29,6 +30,8 @@ enum Task {
         #[arg(last = true)]
         nextest: Vec<String>,
     },
+    /// Tell the whole story on a real cluster, with the real commands.
+    Demo(demo::Options),
     /// Measure Lifeboat beside pgBackRest on the same data.
     Bench(bench::Options),
     /// Check the house rules that compilers do not know.
@@ -51,6 +54,7 @@ fn run(task: &Task) -> Result<()> {
     match task {
         Task::Install => install::run(),
         Task::Test { nextest } => test::run(root(), nextest),
+        Task::Demo(options) => demo::run(root(), options),
         Task::Bench(options) => bench::run(root(), options),
         Task::Tidy => tidy::run(root()),
         Task::Schema => schema::write(root()),
