@@ -220,7 +220,7 @@ pub fn plain_bytes(bytes: &[u8]) -> Option<u64> {
     (header.kind == ObjectType::Segment).then_some(plain_bytes)
 }
 
-/// Checks, opens and decompresses a WAL object.
+/// Checks, opens and decompresses a WAL object into memory.
 pub fn decode(
     keys: &StreamKeys,
     read_key: &ReadKey,
@@ -228,56 +228,82 @@ pub fn decode(
     key: &Key,
     bytes: &Bytes,
 ) -> Outcome<(WalHead, Vec<u8>)> {
+    let mut plain = Vec::new();
+    let head = decode_to(keys, read_key, kind, key, bytes, |frame| {
+        plain.extend_from_slice(frame);
+        Ok(())
+    })?;
+    Ok((head, plain))
+}
+
+/// Checks, opens and decompresses a WAL object frame by frame. What `out` got is good only if
+/// this succeeds.
+pub fn decode_to(
+    keys: &StreamKeys,
+    read_key: &ReadKey,
+    kind: ObjectType,
+    key: &Key,
+    bytes: &Bytes,
+    mut out: impl FnMut(&[u8]) -> Outcome<()>,
+) -> Outcome<WalHead> {
     let named = decode_named(kind, key, bytes)?;
     keys.check(&named.header)?;
     let mut cursor = Cursor::new(&named.body, "a WAL object");
     let (head, wrapped) = read_head(keys, kind, key, &mut cursor)?;
     let aead = read_key.open(keys.vault(), &wrapped)?;
     if aead.is_none() && keys.vault().encryption != Encryption::None {
-        return Err(Failure::new(Code::KeyUnavailable, "no key that reads WAL is open"));
+        return Err(Failure::new(
+            Code::KeyUnavailable,
+            "no key that reads WAL is open",
+        ));
     }
     let total = head.plain_bytes as usize;
     let frames = cursor.count(FRAMES_MAX)?;
     let mut decompressor = zstd::bulk::Decompressor::new()
         .map_err(|error| Failure::new(Code::Internal, "zstd cannot be set up").because(error))?;
-    let mut plain = vec![0; total];
+    let (mut stored, mut plain) = (Vec::new(), vec![0; FRAME_BYTES.min(total)]);
+    let mut hasher = keys.content_hasher();
     let mut done = 0;
     for number in 0..frames {
         let stored_bytes = cursor.u32()? as usize;
         let compressed = cursor.u8()? == 1;
-        let mut stored = cursor.take(stored_bytes)?.to_vec();
+        stored.clear();
+        stored.extend_from_slice(cursor.take(stored_bytes)?);
         let length = FRAME_BYTES.min(total - done);
-        let body: &[u8] = match &aead {
-            None => &stored,
+        let body = match &aead {
+            None => Some(stored.as_mut_slice()),
             Some(aead) => {
                 let aad = frame_aad(keys, kind, key, number as u32, length, compressed);
-                match aead.open(number as u32, &aad, &mut stored) {
-                    Some(body) => body,
-                    None => return Err(cursor.damaged("a frame does not authenticate")),
-                }
+                aead.open(number as u32, &aad, &mut stored)
             }
         };
-        let out = &mut plain[done..done + length];
-        let written = if compressed {
-            decompressor.decompress_to_buffer(body, out).unwrap_or(0)
-        } else if body.len() == length {
-            out.copy_from_slice(body);
-            length
-        } else {
-            0
+        let Some(body) = body else {
+            return Err(cursor.damaged("a frame does not authenticate"));
         };
-        if written != length || length == 0 {
+        let frame: &[u8] = if compressed {
+            let written = decompressor.decompress_to_buffer(body, &mut plain[..length]);
+            &plain[..written.unwrap_or(0)]
+        } else {
+            body
+        };
+        if frame.len() != length || length == 0 {
             return Err(cursor.damaged("a frame does not decompress to its length"));
         }
+        if aead.is_none() {
+            hasher.update(frame);
+        }
+        out(frame)?;
         done += length;
     }
     cursor.end()?;
+    // What is sealed was authenticated frame by frame.
     let of_content = kind != ObjectType::SegmentHead;
-    let wrong = aead.is_none() && of_content && keys.content_digest(&plain) != head.digest;
+    let wrong = aead.is_none() && of_content && *hasher.finalize().as_bytes() != head.digest;
     if done != total || wrong {
-        return Err(Failure::new(Code::ObjectDamaged, format!("{key} is damaged: wrong content")));
+        let message = format!("{key} is damaged: wrong content");
+        return Err(Failure::new(Code::ObjectDamaged, message));
     }
-    Ok((head, plain))
+    Ok(head)
 }
 
 /// The head object of a segment that is stored in parts.

@@ -15,7 +15,7 @@ use lifeboat_repository::ids::Digest;
 use lifeboat_repository::keys::WalReadKey;
 use lifeboat_repository::layout;
 use lifeboat_repository::object::{Header, ObjectType};
-use lifeboat_repository::wal_file::{PART_BYTES, Parts, decode};
+use lifeboat_repository::wal_file::{PART_BYTES, Parts, decode_to};
 use lifeboat_telemetry::{Code, Failure, Outcome};
 
 use super::absence::{self, Verdict};
@@ -99,13 +99,13 @@ impl<'a> Archive<'a> {
         };
         let in_parts = kind == ObjectType::SegmentHead && expected == ObjectType::Segment;
         let object = if in_parts { kind } else { expected };
-        let plain = self.open_object(object, &key, &bytes)?;
-        drop(bytes);
         restart(file)?;
         if in_parts {
-            self.copy_parts(store, name, &key, &plain, file)?;
+            let mut list = Vec::new();
+            self.open_object(object, &key, &bytes, &mut list)?;
+            self.copy_parts(store, name, &key, &list, file)?;
         } else {
-            write(file, &plain)?;
+            self.open_object(object, &key, &bytes, file)?;
         }
         self.verify(name, file)
     }
@@ -136,12 +136,18 @@ impl<'a> Archive<'a> {
             if Digest::of(&bytes) != *digest {
                 return Err(damaged(&format!("{part} is not the part that it names")));
             }
-            write(file, &self.open_object(ObjectType::SegmentPart, &part, &bytes)?)?;
+            self.open_object(ObjectType::SegmentPart, &part, &bytes, file)?;
         }
         Ok(())
     }
 
-    fn open_object(&self, kind: ObjectType, key: &Key, bytes: &Bytes) -> Outcome<Vec<u8>> {
+    fn open_object(
+        &self,
+        kind: ObjectType,
+        key: &Key,
+        bytes: &Bytes,
+        out: &mut impl Write,
+    ) -> Outcome<()> {
         let WalReadKey { keys, read_key } = match self.key.get() {
             Some(key) => key,
             None => {
@@ -155,7 +161,8 @@ impl<'a> Archive<'a> {
             return Err(Failure::new(Code::KeyUnavailable, message)
                 .hint("It belongs to another restore: run this one again."));
         }
-        decode(keys, read_key, kind, key, bytes).map(|(_, plain)| plain)
+        let write = |frame: &[u8]| out.write_all(frame).map_err(unwritable);
+        decode_to(keys, read_key, kind, key, bytes, write).map(drop)
     }
 
     /// The last look before PostgreSQL gets the file.
@@ -218,10 +225,6 @@ pub(crate) fn check_segment(plan: &RecoveryPlan, name: SegmentName, file: &File)
 fn restart(file: &mut File) -> Outcome<()> {
     use std::io::Seek;
     file.set_len(0).and_then(|()| file.rewind()).map_err(unwritable)
-}
-
-fn write(file: &mut File, bytes: &[u8]) -> Outcome<()> {
-    file.write_all(bytes).map_err(unwritable)
 }
 
 fn unwritable(error: std::io::Error) -> Failure {

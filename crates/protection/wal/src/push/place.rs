@@ -215,17 +215,13 @@ impl<'a> Places<'a> {
                 }
             }
         });
-        let silent = repositories
-            .into_iter()
-            .filter(|asked| !answers.iter().any(|(who, _)| who.region() == asked.region()));
-        for repository in silent {
-            self.leave_out(repository, deadline());
-        }
         let mut good = Vec::new();
-        for (repository, answer) in answers {
-            match answer {
-                Ok(answer) => good.push((repository, answer)),
-                Err(failure) => self.leave_out(repository, failure),
+        for repository in repositories {
+            let answer = answers.iter().position(|(who, _)| who.region() == repository.region());
+            match answer.map(|at| answers.swap_remove(at).1) {
+                Some(Ok(answer)) => good.push((repository, answer)),
+                Some(Err(failure)) => self.leave_out(repository, failure),
+                None => self.leave_out(repository, deadline()),
             }
         }
         good

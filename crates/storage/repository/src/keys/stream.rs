@@ -62,7 +62,12 @@ impl StreamKeys {
 
     /// The keyed digest of a WAL file's plain bytes.
     pub fn content_digest(&self, bytes: &[u8]) -> [u8; 32] {
-        *Hasher::new_keyed(&self.id_key).update(bytes).finalize().as_bytes()
+        *self.content_hasher().update(bytes).finalize().as_bytes()
+    }
+
+    /// The same, for bytes that come one after the other.
+    pub(crate) fn content_hasher(&self) -> Hasher {
+        Hasher::new_keyed(&self.id_key)
     }
 
     /// A header of this stream; the coding says what the vault asks for.
