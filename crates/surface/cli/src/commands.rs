@@ -8,7 +8,9 @@ pub mod completions;
 pub mod explain;
 pub mod init;
 pub mod key;
+pub mod lives;
 pub mod repo;
+pub mod restore;
 pub mod schema;
 pub mod wal;
 
@@ -37,6 +39,7 @@ pub enum Command {
     Backups(Backups),
     #[command(subcommand)]
     Wal(Wal),
+    Restore(Box<restore::Args>),
     Adopt(adopt::Args),
     Schema(schema::Args),
     Completions(completions::Args),
@@ -62,6 +65,7 @@ pub fn run(command: Command, context: &Context, output: Output) -> Outcome<u8> {
         Command::Wal(Wal::Fetch(args)) => print(output, wal::fetch::run(&args, context)),
         Command::Wal(Wal::Status(args)) => print(output, wal::status::run(&args, context)),
         Command::Wal(Wal::Prefetch(args)) => print(output, wal::prefetch::run(&args, context)),
+        Command::Restore(args) => print(output, restore::run(&args, context)),
         Command::Adopt(args) => print(output, adopt::run(&args, context)),
         Command::Schema(_) => print(output, schema::run()),
         Command::Completions(args) => print(output, completions::run(&args)),

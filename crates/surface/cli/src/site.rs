@@ -5,10 +5,11 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use lifeboat_model::spec::{Database, PostgresNode};
-use lifeboat_model::{DatabaseId, NodeName, RegionName, Spec};
+use lifeboat_model::{DatabaseId, NodeName, Reference, RegionName, Spec};
 use lifeboat_objects::{Blocking, Options};
 use lifeboat_repository::access::Access;
 use lifeboat_telemetry::{Code, Failure, Outcome};
+use lifeboat_wal::plan::PlanRepository;
 
 use crate::context::Context;
 
@@ -67,6 +68,24 @@ impl<'a> Site<'a> {
         access.options.deadline = deadline;
         access.options.attempt_timeout = access.options.attempt_timeout.min(deadline / 2);
         access
+    }
+
+    /// Where all repositories lie, for plans that must work without the spec's environment.
+    pub fn repositories(&self, access: &Access<'_>) -> Outcome<Vec<PlanRepository>> {
+        let environment = &self.context.environment;
+        let one = |name: &RegionName| {
+            let settings = &self.spec.region(name)?.repository;
+            let resolve = |text: &Option<Reference>| {
+                text.as_ref().map(|text| text.resolve(environment)).transpose()
+            };
+            Ok(PlanRepository {
+                region: name.to_string(),
+                url: settings.url.resolve(environment)?,
+                endpoint: resolve(&settings.endpoint)?,
+                region_name: resolve(&settings.region)?,
+            })
+        };
+        access.region_names().into_iter().map(one).collect()
     }
 
     /// The database that is meant: the one named, else the one whose data directory is the

@@ -73,6 +73,13 @@ impl Report for Adopted {
     }
 }
 
+impl Adopted {
+    /// What is not well with an adoption as a part of a restore.
+    pub fn partial(&mut self) -> Option<Failure> {
+        self.failure.take()
+    }
+}
+
 /// Adopts the cluster in the data directory of the node on this host.
 pub fn run(args: &Args, context: &Context) -> Outcome<Adopted> {
     let site = Site::open(context)?;

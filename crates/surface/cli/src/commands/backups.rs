@@ -12,6 +12,7 @@ use lifeboat_repository::manifest::{Description, Manifest};
 use lifeboat_repository::regions::Regions;
 use lifeboat_telemetry::{Code, Failure, Outcome};
 
+use crate::commands::lives;
 use crate::keyring::Keyring;
 
 /// List backups, or show one
@@ -31,10 +32,9 @@ pub struct Stored {
 /// All backups of a database, oldest first: of every incarnation, from every region.
 pub fn read(access: &Access<'_>, regions: &Regions, id: &DatabaseId) -> Outcome<Vec<Stored>> {
     let mut found: BTreeMap<(StreamId, String), (Manifest, Vec<String>)> = BTreeMap::new();
-    for repository in regions.all() {
-        let bindings = access.blocking.run(repository.bindings(&id.to_string()))?;
-        for binding in bindings {
-            let stream = binding.body.stream;
+    for life in lives::of(access, regions, &id.to_string())? {
+        let stream = life.body.stream;
+        for repository in regions.all() {
             for manifest in access.blocking.run(repository.manifests(stream))? {
                 let entry = found.entry((stream, manifest.body.name.clone()));
                 let (_, regions) = entry.or_insert_with(|| (manifest, Vec::new()));

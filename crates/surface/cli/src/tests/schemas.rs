@@ -12,7 +12,7 @@ use serde_json::{Value, json};
 
 use crate::arguments::Arguments;
 use crate::commands::{
-    adopt, backup, backups, check, completions, explain, init, key, repo, schema, wal,
+    adopt, backup, backups, check, completions, explain, init, key, repo, restore, schema, wal,
 };
 use crate::output::Report;
 
@@ -34,6 +34,7 @@ fn documents() -> BTreeMap<String, Value> {
         document::<repo::check::RepositoriesChecked>(),
         document::<repo::create::Created>(),
         document::<repo::stats::Stats>(),
+        document::<restore::Restored>(),
         document::<schema::SpecSchema>(),
         document::<wal::fetch::Fetched>(),
         document::<wal::prefetch::Prefetched>(),

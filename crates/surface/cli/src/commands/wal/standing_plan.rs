@@ -12,7 +12,7 @@ use lifeboat_repository::enroll::newest_binding;
 use lifeboat_repository::keys::WalReadKey;
 use lifeboat_repository::regions::Regions;
 use lifeboat_telemetry::{Code, Failure, Outcome};
-use lifeboat_wal::plan::{PlanRepository, RecoveryPlan};
+use lifeboat_wal::plan::RecoveryPlan;
 
 use crate::context::Context;
 use crate::site::Site;
@@ -55,7 +55,7 @@ pub fn make(
         system_identifier: control.system,
         incarnation: binding.body.incarnation,
         region: region.to_string(),
-        repositories: repositories(&access)?,
+        repositories: site.repositories(&access)?,
         timeline: control.timeline,
         wal_segment_bytes: control.wal_segment_size.bytes(),
         frontier: Vec::new(),
@@ -105,23 +105,6 @@ fn leave_read_key(
     let secrets = access.secrets(regions)?;
     let keys = secrets.stream_keys(binding.body.stream);
     WalReadKey { keys, read_key: secrets.read_key() }.save(path)
-}
-
-fn repositories(access: &Access<'_>) -> Outcome<Vec<PlanRepository>> {
-    let environment = access.environment;
-    let one = |name: &RegionName| {
-        let settings = &access.spec.region(name)?.repository;
-        let resolve = |text: &Option<lifeboat_model::Reference>| {
-            text.as_ref().map(|text| text.resolve(environment)).transpose()
-        };
-        Ok(PlanRepository {
-            region: name.to_string(),
-            url: settings.url.resolve(environment)?,
-            endpoint: resolve(&settings.endpoint)?,
-            region_name: resolve(&settings.region)?,
-        })
-    };
-    access.region_names().into_iter().map(one).collect()
 }
 
 fn unbound(id: &DatabaseId) -> Failure {

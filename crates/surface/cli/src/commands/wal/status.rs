@@ -5,14 +5,12 @@ use std::collections::BTreeMap;
 use jiff::Timestamp;
 use lifeboat_model::DatabaseId;
 use lifeboat_objects::Blocking;
-use lifeboat_repository::access::Access;
-use lifeboat_repository::binding::Binding;
-use lifeboat_repository::regions::Regions;
 use lifeboat_telemetry::{Code, Failure, Outcome};
 use lifeboat_wal::status::{Gap, Lag, RegionWindow, Span, Window, recoverability};
 use schemars::JsonSchema;
 use serde::Serialize;
 
+use crate::commands::lives;
 use crate::context::Context;
 use crate::keyring::Keyring;
 use crate::output::{Mark, Report, emphasis, moment, strong};
@@ -233,7 +231,7 @@ pub fn run(args: &Args, context: &Context) -> Outcome<Status> {
     let mut incarnations = Vec::new();
     let mut unreachable = BTreeMap::new();
     let mut failure = None;
-    for binding in bindings(&access, &regions, &id)? {
+    for binding in lives::of(&access, &regions, &id.to_string())? {
         context.cancel.check()?;
         let keys = keys.of(binding.body.stream)?;
         let window = recoverability(&blocking, &regions, &keys, &id.to_string())?;
@@ -253,19 +251,6 @@ pub fn run(args: &Args, context: &Context) -> Outcome<Status> {
     }
     let failure = failure.or_else(|| regions.partial());
     Ok(Status { database: id.to_string(), incarnations, unreachable, failure })
-}
-
-/// All lives of the database that any region knows, oldest first.
-fn bindings(access: &Access<'_>, regions: &Regions, id: &DatabaseId) -> Outcome<Vec<Binding>> {
-    let mut all = BTreeMap::new();
-    for repository in regions.all() {
-        for binding in access.blocking.run(repository.bindings(&id.to_string()))? {
-            all.insert(binding.number, binding);
-        }
-    }
-    let mut lives: Vec<Binding> = all.into_values().collect();
-    lives.dedup_by_key(|binding| binding.body.stream);
-    Ok(lives)
 }
 
 /// WAL that no region has is damage; what only some have is a matter of copying.
