@@ -41,8 +41,7 @@ impl Setup {
         let slots = format!("{{ key_file: \"file:{}\" }}", key.display());
         Ok(Self {
             major,
-            // A backup refuses a server that a crash could corrupt.
-            cluster: Cluster::builder(major).setting("fsync = on"),
+            cluster: Cluster::builder(major),
             slots,
             regions,
             nodes: Vec::new(),

@@ -1,8 +1,9 @@
 //! Dying at every place where it hurts: nothing half is ever listed, and the next run succeeds.
 
 use anyhow::{Result, ensure};
-use lifeboat_scenarios::world::{DATABASE, World};
-use lifeboat_testkit::process::Finished;
+use lifeboat_scenarios::objects;
+use lifeboat_scenarios::world::{DATABASE, Setup, World};
+use lifeboat_testkit::process::{Finished, PATIENCE};
 use nix::sys::signal::Signal;
 
 /// Every failpoint that a backup passes, and whether the backup is complete when it is hit.
@@ -64,12 +65,106 @@ fn pg15_an_interrupted_backup_exits_130_and_the_next_one_succeeds() -> Result<()
             "t",
         )?;
         backup.signal(signal)?;
-        let finished = backup.wait(lifeboat_testkit::process::PATIENCE)?.expect_code(130)?;
+        let finished = backup.wait(PATIENCE)?.expect_code(130)?;
         ensure!(finished.stderr.contains("LB9001"), "{finished}");
         no_backup_mode(&mut world)?;
         ensure!(world.backups()?.is_empty());
     }
     world.backup()?;
     world.ok(&["repo", "check", "--read-data"])?;
+    Ok(())
+}
+
+#[test]
+fn pg15_of_two_backups_on_one_host_the_second_is_refused() -> Result<()> {
+    let mut world = World::start(15)?;
+    let slow = world.archiver()?.variable("LIFEBOAT_FAILPOINTS", "backup.piece=sleep:5");
+    let first = slow.spawn(world.arguments("east", &["backup", DATABASE]))?;
+    world.source.wait_for(
+        "SELECT count(*) > 0 FROM pg_stat_activity WHERE application_name LIKE 'lifeboat%'",
+        "t",
+    )?;
+    world.refused(4, "LB5001", &["backup", DATABASE])?;
+    first.wait(PATIENCE)?.success()?;
+    ensure!(world.backups()?.len() == 1);
+    Ok(())
+}
+
+#[test]
+fn pg15_two_backups_from_two_hosts_both_succeed() -> Result<()> {
+    let mut world = World::start(15)?;
+    // Another host shares nothing but the repositories: it has a state directory of its own.
+    let other = world.scratch.folder("other-state")?;
+    let text = std::fs::read_to_string(world.spec())?;
+    let state = world.scratch.join("state");
+    let text = text.replace(&state.display().to_string(), &other.display().to_string());
+    let spec = world.scratch.file("other.yaml", text)?;
+    let slow = world.archiver()?.variable("LIFEBOAT_FAILPOINTS", "backup.piece=sleep:5");
+    let first = slow.spawn(world.arguments("east", &["backup", DATABASE]))?;
+    world.source.wait_for(
+        "SELECT count(*) > 0 FROM pg_stat_activity WHERE application_name LIKE 'lifeboat%'",
+        "t",
+    )?;
+    let spec = spec.to_string_lossy();
+    world.lifeboat.ok(["--spec", &spec, "--here", "east", "backup", DATABASE])?;
+    first.wait(PATIENCE)?.success()?;
+    ensure!(world.backups()?.len() == 2);
+    world.ok(&["repo", "check", "--read-data"])?;
+    Ok(())
+}
+
+/// A world whose archiver never succeeds, so that a test can push by hand.
+fn by_hand() -> Result<World> {
+    Setup::new(15)?.archive_command("false").start()
+}
+
+/// Writes WAL and closes its segment; the segment's name.
+fn close_segment(world: &World) -> Result<String> {
+    let name = world.source.psql("SELECT pg_walfile_name(pg_current_wal_insert_lsn())")?;
+    world.source.psql("SELECT pg_create_restore_point('here'), pg_switch_wal()")?;
+    Ok(name)
+}
+
+#[test]
+fn pg15_a_killed_push_leaves_one_object_and_the_retry_exits_0() -> Result<()> {
+    let world = by_hand()?;
+    for failpoint in ["push.start", "push.encoded", "push.stored", "push.acked"] {
+        let name = close_segment(&world)?;
+        let path = format!("pg_wal/{name}");
+        let words = world.arguments("east", &["wal", "push", &path, "--db", DATABASE]);
+        world.archiver()?.killed_at(failpoint, words)?;
+        let before: Vec<_> = ["east", "west"]
+            .iter()
+            .map(|region| objects::contents(&world.repository(region)))
+            .collect::<Result<_>>()?;
+        world.push(&path)?.success()?;
+        world.push(&path)?.success()?;
+        for (region, before) in ["east", "west"].iter().zip(before) {
+            let after = objects::contents(&world.repository(region))?;
+            let key = format!("wal/00000001/{name}");
+            let count = after.keys().filter(|other| other.ends_with(&key)).count();
+            ensure!(count == 1, "{failpoint}: {count} objects for {name} in {region}");
+            // What is there is never changed.
+            let staging = |key: &String| key.contains(".tmp") || key.contains('#');
+            for (key, bytes) in before.iter().filter(|(key, _)| !staging(key)) {
+                ensure!(after.get(key) == Some(bytes), "{failpoint}: {key} changed in {region}");
+            }
+        }
+    }
+    world.ok(&["repo", "check", "--read-data"])?;
+    Ok(())
+}
+
+#[test]
+fn pg15_a_killed_repo_create_is_continued_by_running_it_again() -> Result<()> {
+    for failpoint in ["create.slot", "create.before_format"] {
+        let mut world = Setup::new(15)?.prepare()?;
+        world.lifeboat.killed_at(failpoint, world.arguments("east", &["repo", "create"]))?;
+        world.refused(1, "LB3001", &["backups", "list", DATABASE])?;
+        world.ok(&["repo", "create"])?;
+        world.ok(&["repo", "check", "--read-data"])?;
+        world.source.start()?;
+        world.backup()?;
+    }
     Ok(())
 }
