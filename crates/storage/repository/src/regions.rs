@@ -28,16 +28,18 @@ impl Regions {
     /// Puts together what was opened; at least one must answer, and all must be one vault.
     pub fn new(repositories: Vec<Repository>, skipped: Vec<Skipped>) -> Outcome<Self> {
         let Some(first) = repositories.first() else {
-            let mut failure =
-                Failure::new(Code::StoreUnavailable, "no repository of the spec can be used");
-            for skipped in &skipped {
-                failure = failure.detail(format!("{}: {}", skipped.region, skipped.failure));
-            }
+            let lines: Vec<String> =
+                skipped.iter().map(|one| format!("{}: {}", one.region, one.failure)).collect();
+            let Some(first) = skipped.first().map(|one| &one.failure) else {
+                return Err(Failure::new(Code::SpecInvalid, "the spec has no region"));
+            };
             // One cause is better said with its own code and hint.
-            return Err(match <[Skipped; 1]>::try_from(skipped) {
-                Ok([only]) => only.failure.within(format!("region {}", only.region)),
-                Err(_) => failure.hint("Start with the first region of the list."),
-            });
+            let one_cause = skipped.iter().all(|one| one.failure.code() == first.code());
+            let code = if one_cause { first.code() } else { Code::StoreUnavailable };
+            let hint = first.hint_text().filter(|_| one_cause);
+            let hint = hint.unwrap_or("Start with the first region of the list.").to_owned();
+            let failure = Failure::new(code, "no repository of the spec can be used");
+            return Err(failure.details(lines).hint(hint));
         };
         if let Some(other) = repositories.iter().find(|other| other.vault() != first.vault()) {
             let (one, two) = (first.region(), other.region());
