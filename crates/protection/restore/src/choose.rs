@@ -73,19 +73,18 @@ pub(crate) fn choose(
 
 impl<'a> Way<'a> {
     fn find(inventory: &'a Inventory<'a>, request: &RestoreRequest) -> Outcome<Self> {
-        let region = inventory.region();
         let wanted = named_backup(request);
         let known = |name: &str| inventory.backups().iter().find(|backup| backup.name == name);
         let named = wanted.map(|name| {
             known(name).ok_or_else(|| {
-                let message = format!("region {region} has no backup {name}");
+                let message = format!("there is no backup {name} of {}", request.database);
                 Failure::new(Code::BackupMissing, message)
                     .hint(format!("`lifeboat backups list {}` names them.", request.database))
             })
         });
         let named = named.transpose()?;
         if inventory.backups().is_empty() {
-            let message = format!("region {region} has no backup of {}", request.database);
+            let message = format!("there is no backup of {}", request.database);
             return Err(Failure::new(Code::NoBackup, message)
                 .hint("Take one with `lifeboat backup`, or read another region with --here."));
         }
@@ -142,12 +141,12 @@ impl<'a> Way<'a> {
 
     fn moment(&self, at: Timestamp, inclusive: bool, now: Timestamp) -> Outcome<Goal> {
         if at > now {
-            let message = format!("{at} is in the future; now it is {now}");
+            let message = format!("{at} is in the future; now it is {}", seconds(now));
             return Err(self.unreachable(message, Place::Time(at)));
         }
         let first = self.backups.iter().map(|backup| backup.description.stopped_at).min();
         if let Some(first) = first.filter(|first| *first >= at) {
-            let message = format!("{at} is before the end of the first backup, {first}");
+            let message = format!("{at} is before the end of the first backup, {}", seconds(first));
             return Err(self.unreachable(message, Place::Time(at)));
         }
         // The first commit that is not wanted any more is what ends the recovery.
@@ -195,7 +194,8 @@ impl<'a> Way<'a> {
             Goal::Moment { at, segment } => {
                 let stopped_at = backup.description.stopped_at;
                 if stopped_at >= *at || wal.stop >= self.end_of(*segment) {
-                    let message = format!("{at} is before the end of the backup, {stopped_at}");
+                    let message =
+                        format!("{at} is before the end of the backup, {}", seconds(stopped_at));
                     return Err(self.unreachable(message, Place::Time(*at)));
                 }
                 if self.reach(backup).is_none_or(|reach| reach < segment.number(self.size)) {
@@ -294,13 +294,13 @@ impl<'a> Way<'a> {
                 Some(time) => {
                     nearest.push(format!("--time {}", time.saturating_sub(TICK).unwrap_or(time)))
                 }
-                None => nearest.push(format!("--backup {} --immediate", span.backups.join(", "))),
+                None => nearest.extend(span.backups.last().map(|name| format!("--backup {name}"))),
             }
         }
         let after = self.backups.iter().find(|backup| place.is_before(backup));
         if let Some(backup) = after {
-            let stopped_at = backup.description.stopped_at;
-            nearest.push(format!("--immediate --backup {} ({stopped_at})", backup.name));
+            let stopped_at = seconds(backup.description.stopped_at);
+            nearest.push(format!("--backup {} (it ended at {stopped_at})", backup.name));
         }
         let failure = Failure::new(Code::TargetUnreachable, message);
         if nearest.is_empty() {
@@ -328,9 +328,8 @@ impl<'a> Way<'a> {
     }
 
     fn no_backup(&self, request: &RestoreRequest) -> Failure {
-        let region = self.inventory.region();
         let message = format!(
-            "region {region} has no usable backup of {} on the way to timeline {}",
+            "no usable backup of {} lies on the way to timeline {}",
             request.database, self.timeline
         );
         Failure::new(Code::NoBackup, message)
@@ -359,6 +358,11 @@ impl Place {
             Self::Lsn(lsn) => lsn < backup.description.wal.stop,
         }
     }
+}
+
+/// Without the fraction, which nobody reads.
+fn seconds(time: Timestamp) -> Timestamp {
+    Timestamp::from_second(time.as_second()).unwrap_or(time)
 }
 
 fn named_backup(request: &RestoreRequest) -> Option<&str> {

@@ -158,7 +158,7 @@ impl Rewrite<'_> {
         depth: usize,
         line: &[u8],
     ) -> Outcome<Vec<u8>> {
-        let was = plain(&old.parent().unwrap_or(Path::new("/")).join(value));
+        let was = plain(&old.parent().unwrap_or_else(|| Path::new("/")).join(value));
         let place = self.place_of(&was);
         if name == "include_dir" {
             // A server refuses to start without the directory; an empty one will do.

@@ -97,7 +97,7 @@ impl<'a> Worker<'a> {
     /// the same bytes.
     pub(crate) fn restore(&mut self, batch: &Batch) -> Outcome<()> {
         let source = self.copying.source;
-        let restored = source.from_any_region(|region| Attempt::new(self, region, batch)?.run())?;
+        let restored = source.read_anywhere(|region| Attempt::new(self, region, batch)?.run())?;
         let Restored { files, sums, kept, fetched } = restored;
         for ((piece, file), sums) in batch.pieces.iter().zip(files).zip(sums) {
             self.end_piece(piece, file, sums)?;

@@ -88,31 +88,37 @@ fn choose_region(
 ) -> Outcome<Chosen> {
     let source = context.source;
     let now = context.environment.clock().now();
-    let mut first: Option<Failure> = None;
     for skipped in regions.skipped() {
         notes.push(format!("region {} does not answer: {}", skipped.region, skipped.failure));
     }
+    let mut failures: Vec<(String, Failure)> = Vec::new();
     for repository in regions.all() {
         context.cancel.check()?;
-        let chosen =
-            Inventory::read(source.blocking(), repository, source.keys()).and_then(|inventory| {
-                let choice = choose(&inventory, request, now)?;
-                Ok((choice, inventory.frontier()))
-            });
         let region = repository.region().to_owned();
-        match (chosen, &mut first) {
-            (Ok((choice, frontier)), first) => {
-                if let Some(failure) = first {
-                    notes.push(format!("reading region {region}, for of the nearest: {failure}"));
-                }
+        let chosen = Inventory::read(source.blocking(), repository, source.keys());
+        let chosen = chosen
+            .and_then(|inventory| Ok((choose(&inventory, request, now)?, inventory.frontier())));
+        match chosen {
+            Ok((choice, frontier)) => {
+                let told = failures.iter().map(|(other, failure)| {
+                    format!("region {region} is read, for region {other} cannot serve: {failure}")
+                });
+                notes.extend(told);
                 return Ok(Chosen { region, choice, frontier });
             }
-            (Err(failure), Some(first)) => notes.push(format!("{region}: {failure}; {first}")),
-            (Err(failure), first) => *first = Some(failure.within(format!("region {region}"))),
+            Err(failure) => failures.push((region, failure)),
         }
     }
-    let none = || Failure::new(Code::StoreUnavailable, "no repository answers");
-    Err(first.unwrap_or_else(none).details(notes.drain(..)))
+    let mut failures = failures.into_iter();
+    let Some((region, first)) = failures.next() else {
+        return Err(Failure::new(Code::StoreUnavailable, "no repository answers"));
+    };
+    // The nearest region's reason comes first; that all say the same is not worth a line.
+    let said = first.to_string();
+    let others = failures.filter(|(_, failure)| failure.to_string() != said);
+    let others = others.map(|(region, failure)| format!("region {region}: {failure}"));
+    let lines: Vec<String> = others.chain(notes.drain(..)).collect();
+    Err(first.within(format!("region {region}")).details(lines))
 }
 
 /// A repository that belongs to another database of the vault would be opened by no key; this is

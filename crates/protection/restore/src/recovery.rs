@@ -142,6 +142,10 @@ fn word(path: &Path) -> Outcome<String> {
 
 /// One word for the shell, with the percent signs that PostgreSQL would replace doubled.
 fn shell_word(text: &str) -> String {
+    let plain = |byte: u8| byte.is_ascii_alphanumeric() || b"/._-:@+=,".contains(&byte);
+    if !text.is_empty() && text.bytes().all(plain) {
+        return text.to_owned();
+    }
     format!("'{}'", text.replace('\'', "'\\''").replace('%', "%%"))
 }
 

@@ -80,7 +80,9 @@ pub fn restore(plan: &RestorePlan, context: RestoreContext<'_>) -> Outcome<Resto
     target.sync_directory(b"")?;
     reporter.finish("preparing recovery");
     let time = environment.clock().elapsed().saturating_sub(began);
-    space::remember_rate(plan, survey.bytes, time);
+    if copied.kept_bytes == 0 {
+        space::remember_rate(plan, copied.bytes, time);
+    }
     Ok(report(plan, copied, removed_files, life, changed.notes, time))
 }
 

@@ -8,7 +8,8 @@ use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 
 use bytes::Bytes;
 use lifeboat_objects::{Blocking, Store};
-use lifeboat_repository::ids::Digest;
+use lifeboat_repository::access::Access;
+use lifeboat_repository::ids::{Digest, StreamId};
 use lifeboat_repository::keys::{ReadKey, StreamKeys};
 use lifeboat_repository::layout;
 use lifeboat_repository::object::ObjectType;
@@ -63,6 +64,37 @@ impl Source {
         Self { blocking, regions, preferred, keys, read_key, reporter }
     }
 
+    /// Opens the vault, and of the database's lives the newest that has a backup: a copy that was
+    /// adopted a moment ago has none of its own yet.
+    pub fn open(
+        access: &Access<'_>,
+        regions: &Regions,
+        database: &str,
+        reporter: Reporter,
+    ) -> Outcome<Self> {
+        let blocking = access.blocking;
+        let secrets = access.secrets(regions)?;
+        let mut streams: Vec<StreamId> = Vec::new();
+        for repository in regions.all() {
+            let bindings = blocking.run(repository.bindings(database))?;
+            streams = bindings.into_iter().rev().map(|binding| binding.body.stream).collect();
+            for stream in &streams {
+                let manifests = format!("{}manifests/", layout::stream(*stream));
+                if !blocking.run(repository.store().list(&manifests))?.is_empty() {
+                    let keys = secrets.stream_keys(*stream);
+                    let read_key = secrets.read_key();
+                    return Ok(Self::new(blocking.clone(), regions, keys, read_key, reporter));
+                }
+            }
+        }
+        let message = match streams.is_empty() {
+            true => format!("no cluster was ever bound to {database}"),
+            false => format!("there is no backup of {database}"),
+        };
+        Err(Failure::new(Code::NoBackup, message)
+            .hint(format!("`lifeboat backup {database}` takes one, on the host of the database.")))
+    }
+
     /// Keys of the stream.
     pub fn keys(&self) -> &StreamKeys {
         &self.keys
@@ -99,14 +131,14 @@ impl Source {
         decode: impl Fn(&Bytes) -> Outcome<T>,
     ) -> Outcome<T> {
         let key = layout::content(self.keys.stream(), kind, digest)?;
-        self.from_any_region(|region| {
+        self.read_anywhere(|region| {
             decode(&self.blocking.run(region.store.get(&key))?)
                 .map_err(|failure| failure.within(format!("{key} in region {}", region.name)))
         })
     }
 
     /// Does `act` with the first region that lets it succeed.
-    pub(crate) fn from_any_region<T>(&self, act: impl Fn(&Region) -> Outcome<T>) -> Outcome<T> {
+    pub(crate) fn read_anywhere<T>(&self, act: impl Fn(&Region) -> Outcome<T>) -> Outcome<T> {
         let count = self.regions.len();
         let first = self.preferred.load(Ordering::Relaxed);
         let mut failed: Option<Failure> = None;

@@ -40,15 +40,12 @@ pub(crate) fn needed(
         let failure = |error: std::io::Error| local::failure("look at", &around, error);
         let device = std::fs::metadata(&around).map_err(failure)?.dev();
         let disk = statvfs(&around).map_err(|error| failure(error.into()))?;
-        let mut free = disk.blocks_available().saturating_mul(disk.fragment_size());
-        if reused {
-            free = free.saturating_add(used_below(&place));
-        }
+        let free = disk.blocks_available().saturating_mul(disk.fragment_size());
         let space = disks.entry(device).or_insert(Space { place: around, needed: 0, free });
-        if reused && space.needed > 0 {
+        space.needed = space.needed.saturating_add(needed);
+        if reused {
             space.free = space.free.saturating_add(used_below(&place));
         }
-        space.needed = space.needed.saturating_add(needed);
     }
     Ok(disks.into_values().collect())
 }
@@ -90,9 +87,9 @@ pub(crate) fn predict(state: &Path, survey: &Survey, stored_bytes: u64) -> Predi
 }
 
 /// Keeps this restore's rate for the next prediction; a small one says nothing.
-pub(crate) fn remember_rate(plan: &RestorePlan, restored: u64, time: Duration) {
-    let rate = restored as f64 / time.as_secs_f64().max(0.001);
-    if restored >= HEADROOM && plan.request.state.is_dir() {
+pub(crate) fn remember_rate(plan: &RestorePlan, written: u64, time: Duration) {
+    let rate = written as f64 / time.as_secs_f64().max(0.001);
+    if written >= HEADROOM && plan.request.state.is_dir() {
         // Only a prediction hangs on it.
         let _ = std::fs::write(plan.request.state.join(RATE_FILE), format!("{}\n", rate as u64));
     }
@@ -101,7 +98,7 @@ pub(crate) fn remember_rate(plan: &RestorePlan, restored: u64, time: Duration) {
 /// The nearest directory that is there.
 fn existing(path: &Path) -> PathBuf {
     let found = path.ancestors().find(|path| path.is_dir());
-    found.filter(|path| !path.as_os_str().is_empty()).unwrap_or(Path::new(".")).to_owned()
+    found.filter(|path| !path.as_os_str().is_empty()).unwrap_or_else(|| Path::new(".")).to_owned()
 }
 
 /// What the files below a directory take; what cannot be read counts as nothing.

@@ -64,7 +64,7 @@ impl Target {
 
     /// Where the target is.
     pub(crate) fn path(&self) -> &Path {
-        self.mounts.first().map_or(Path::new(""), |root| &root.place)
+        self.mounts.first().map_or_else(|| Path::new(""), |root| &root.place)
     }
 
     /// The target and its tablespaces.

@@ -121,7 +121,8 @@ fn tables_that_make_no_sense_are_refused() {
 /// there is a directory, but nothing that starts.
 #[test]
 fn runs_that_lie_are_found_out() {
-    let lies: [(&str, fn(&mut Run)); 5] = [
+    type Lie = fn(&mut Run);
+    let lies: [(&str, Lie); 5] = [
         ("no such frame", |run| run.frame = 60_000),
         ("no such slot", |run| run.slot = 16_000),
         ("another slot", |run| run.slot += 1),
