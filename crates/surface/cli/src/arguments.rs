@@ -25,10 +25,16 @@ pub struct Arguments {
 #[command(next_help_heading = "Global options")]
 pub struct Global {
     /// The spec; without it `./lifeboat.yaml`, then `/etc/lifeboat/lifeboat.yaml`
-    #[arg(long, global = true, value_name = "FILE", env = "LIFEBOAT_SPEC")]
+    #[arg(long, global = true, value_name = "FILE", env = "LIFEBOAT_SPEC", hide_env_values = true)]
     pub spec: Option<PathBuf>,
     /// The region in which this process runs
-    #[arg(long, global = true, value_name = "REGION", env = "LIFEBOAT_REGION")]
+    #[arg(
+        long,
+        global = true,
+        value_name = "REGION",
+        env = "LIFEBOAT_REGION",
+        hide_env_values = true
+    )]
     pub here: Option<String>,
     /// Print one JSON document, and progress as JSON lines on standard error
     #[arg(long, global = true)]

@@ -20,7 +20,7 @@ use crate::context::Context;
 use crate::output::{Report, strong};
 use crate::site::Site;
 
-/// Let a restored copy write into the archive, and end the right of the cluster it was taken from
+/// Make a restored copy the source of its database
 ///
 /// A restored cluster may not archive: it would write into its source's archive. Once it takes the
 /// source's place, adopt it: a new life of the database begins, and `wal push` and `backup` of the

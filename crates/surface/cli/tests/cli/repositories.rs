@@ -71,7 +71,28 @@ services:
         let arguments: Vec<&str> = arguments.iter().copied().chain(["--json"]).collect();
         let output = self.run(&arguments);
         let document = serde_json::from_slice(&output.stdout).expect("one JSON document");
+        assert_schema(&document);
+        assert_eq!(document.get("error").is_none(), output.status.success(), "{document}");
         (output.status.code(), document)
+    }
+}
+
+/// Every key of a result is in its schema, and every key that the schema promises is there.
+fn assert_schema(document: &Value) {
+    let Some(command) = document["command"].as_str() else {
+        return;
+    };
+    let folder = concat!(env!("CARGO_MANIFEST_DIR"), "/../../../docs/formats/cli");
+    let path = format!("{folder}/{}.json", command.replace(' ', "-"));
+    let schema: Value =
+        serde_json::from_slice(&fs::read(&path).expect(&path)).expect("a schema is JSON");
+    let result = &schema["properties"]["result"];
+    let known = result["properties"].as_object().expect("a result is an object");
+    let given = document["result"].as_object().expect("a result is an object");
+    assert!(given.keys().all(|key| known.contains_key(key)), "{command}: {given:?}");
+    for required in result["required"].as_array().into_iter().flatten() {
+        let key = required.as_str().expect("a key");
+        assert!(given.contains_key(key), "{command} lacks {key}");
     }
 }
 
@@ -92,6 +113,9 @@ fn repositories_are_made_once_and_are_one_vault() {
     assert_eq!(again["result"]["regions"][1]["outcome"], "existed");
     assert!(again["result"]["recovery_key"].is_null(), "it is shown once");
     assert_eq!(first["result"]["vault"], again["result"]["vault"]);
+
+    fs::remove_file(place.path().join("passphrase")).unwrap();
+    assert_eq!(place.run(&["repo", "create"]).status.code(), Some(0), "nothing has to be opened");
 
     let (code, stats) = place.json(&["repo", "stats"]);
     assert_eq!(code, Some(0));

@@ -83,9 +83,10 @@ impl Backup {
         }
     }
 
-    fn row(&self) -> [String; 7] {
+    fn row(&self) -> [String; 8] {
         [
             self.name.clone(),
+            self.incarnation.to_string(),
             moment(self.stopped_at),
             bytes(self.logical_bytes),
             bytes(self.new_bytes),
@@ -104,7 +105,7 @@ impl Report for Listed {
             return format!("There is no backup of {} yet.\n", self.database);
         }
         table(
-            ["Backup", "Taken", ">Size", ">New", "Up to LSN", "Regions", "Label"],
+            ["Backup", ">Incarnation", "Taken", ">Size", ">New", "Up to LSN", "Regions", "Label"],
             self.backups.iter().map(Backup::row).collect(),
         )
     }

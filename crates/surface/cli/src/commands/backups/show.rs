@@ -182,9 +182,10 @@ pub fn run(args: &Args, context: &Context) -> Outcome<Shown> {
     if backups.is_empty() {
         return Err(super::none(&id));
     }
+    // Each life of a cluster counts its backups anew; the newest one is meant.
     let position = match args.name.as_str() {
         "latest" => backups.len().checked_sub(1),
-        name => backups.iter().position(|backup| backup.manifest.body.name == name),
+        name => backups.iter().rposition(|backup| backup.manifest.body.name == name),
     };
     let Some(position) = position else {
         let message = format!("{id} has no backup {}", args.name);

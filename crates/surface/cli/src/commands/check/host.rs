@@ -2,7 +2,7 @@
 
 use std::fs;
 use std::os::unix::fs::MetadataExt;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use lifeboat_model::Secret;
 use lifeboat_model::spec::{Encryption, Slot};
@@ -131,6 +131,7 @@ fn thief(site: &Site<'_>, context: &Context, has_key: bool, lines: &mut Lines) {
             open.push(format!("the {kind} ({})", describe(secret)));
         }
     }
+    open.extend(read_keys(site).into_iter().map(|path| format!("a WAL-read key ({path})")));
     if context.environment.variable(RECOVERY_KEY_VARIABLE).is_some() {
         open.push(format!("the recovery key (${RECOVERY_KEY_VARIABLE})"));
     }
@@ -146,9 +147,33 @@ fn thief(site: &Site<'_>, context: &Context, has_key: bool, lines: &mut Lines) {
                 "a thief of this host's keys can read every backup: {} can be read here",
                 open.join(" and ")
             ),
-            "Keep it elsewhere once this host is enrolled: the writer key is all that backups need.",
+            "Keep it elsewhere once this host is enrolled; backups need nothing but the writer key.",
         ),
     }
+}
+
+/// WAL-read keys that restores and `wal fetch` left on this host.
+fn read_keys(site: &Site<'_>) -> Vec<String> {
+    let beside = site.spec.databases().flat_map(|(_, database)| database.nodes.values());
+    let beside = beside.map(|node| {
+        let mut path = node.data_directory.clone().into_os_string();
+        path.push(".lifeboat");
+        PathBuf::from(path)
+    });
+    let mut folders: Vec<PathBuf> = beside.collect();
+    folders.extend(["fetch", "restore"].map(|name| site.state.join(name)));
+    let mut found = Vec::new();
+    // `fetch/SERVICE/DATABASE/` is the deepest of them.
+    for _ in 0..=3 {
+        let entries = folders.iter().filter_map(|folder| fs::read_dir(folder).ok());
+        let paths: Vec<PathBuf> = entries.flatten().flatten().map(|entry| entry.path()).collect();
+        let is_key = |path: &&PathBuf| path.to_string_lossy().ends_with("wal-read.key");
+        found.extend(paths.iter().filter(is_key).map(|path| path.display().to_string()));
+        folders = paths.into_iter().filter(|path| path.is_dir()).collect();
+    }
+    found.sort();
+    found.dedup();
+    found
 }
 
 /// A secret that others can read is none.

@@ -1,6 +1,7 @@
 //! `lifeboat repo create`: every region's missing repository, and this host's writer key.
 
 use lifeboat_objects::Blocking;
+use lifeboat_repository::access::Access;
 use lifeboat_repository::create::{self, RegionOutcome, RegionReport};
 use lifeboat_telemetry::{Code, Failure, Outcome};
 use schemars::JsonSchema;
@@ -25,13 +26,13 @@ pub struct Args {}
 /// What was made and what was there.
 #[derive(Debug, Serialize, JsonSchema)]
 pub struct Created {
-    /// The vault, the same in all regions.
-    vault: String,
+    /// The vault, the same in all regions; null if no region answers any more.
+    vault: Option<String>,
     /// Every region of the spec.
     regions: Vec<Region>,
     /// The recovery key of a new vault: shown once, stored nowhere.
     recovery_key: Option<String>,
-    /// This host's writer key; null if it could not be made (see `error`).
+    /// This host's writer key; null if this host had one, or if it could not be made (see `error`).
     enrolled: Option<Enrolled>,
     #[serde(skip)]
     failure: Option<Failure>,
@@ -75,7 +76,9 @@ impl Report for Created {
             let what = mark.paint(what);
             text.push_str(&format!("{}: {what}  {}\n", region.region, region.place));
         }
-        text.push_str(&format!("Vault {}\n", self.vault));
+        if let Some(vault) = &self.vault {
+            text.push_str(&format!("Vault {vault}\n"));
+        }
         if let Some(key) = &self.recovery_key {
             text.push_str(&format!(
                 "\nThe recovery key opens this vault. It is shown this once and stored nowhere: \
@@ -100,34 +103,42 @@ pub fn run(context: &Context) -> Outcome<Created> {
     let blocking = Blocking::new()?;
     let access = site.access(&blocking);
     let report = create::create(&access)?;
-    let mut regions = access.regions()?;
-    let vault = regions.vault().id.to_string();
-    let enrolled = access
-        .secrets(&regions)
-        .and_then(|secrets| enroll::enroll(&site, &access, &mut regions, &secrets, false));
-    let (enrolled, unenrolled) = match enrolled {
-        Ok(enrolled) => (Some(enrolled), None),
-        Err(failure) => (None, Some(failure)),
-    };
-    let failed = report
-        .regions
-        .iter()
-        .filter(|region| matches!(region.outcome, RegionOutcome::Failed(_)))
-        .count();
+    let is_new = |region: &RegionReport| matches!(region.outcome, RegionOutcome::Created);
+    let is_failed = |region: &RegionReport| matches!(region.outcome, RegionOutcome::Failed(_));
+    let any_new = report.regions.iter().any(is_new);
+    let any_failed = report.regions.iter().any(is_failed);
     let mut created = Created {
-        vault,
+        vault: None,
         recovery_key: report.recovery_key.map(|key| key.to_string()),
         regions: report.regions.into_iter().map(Region::new).collect(),
-        enrolled,
+        enrolled: None,
         failure: None,
     };
-    // The recovery key must be seen whatever else went wrong: it cannot be shown again.
-    created.failure = match (failed, unenrolled) {
-        (0, None) => None,
-        (0, Some(failure)) => Some(failure.within("this host is not enrolled")),
-        _ => Some(partial(&created.regions)),
+    // From here on nothing may return early: the recovery key cannot be shown again.
+    let not_enrolled = created.enroll_host(&site, &access, any_new).err();
+    created.failure = match not_enrolled {
+        _ if any_failed => Some(partial(&created.regions)),
+        Some(failure) if any_new => Some(failure.within("this host is not enrolled")),
+        Some(failure) => {
+            context.reporter.warn(format!("this host is not enrolled: {failure}"));
+            None
+        }
+        None => None,
     };
     Ok(created)
+}
+
+impl Created {
+    /// Enrols this host, unless it can write already and nothing is new.
+    fn enroll_host(&mut self, site: &Site<'_>, access: &Access<'_>, any_new: bool) -> Outcome<()> {
+        let mut regions = access.regions()?;
+        self.vault = Some(regions.vault().id.to_string());
+        if any_new || access.writer(&regions).is_err() {
+            let secrets = access.secrets(&regions)?;
+            self.enrolled = Some(enroll::enroll(site, access, &mut regions, &secrets, false)?);
+        }
+        Ok(())
+    }
 }
 
 fn partial(regions: &[Region]) -> Failure {
