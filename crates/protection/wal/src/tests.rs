@@ -1,5 +1,6 @@
 mod fetch;
 mod incarnation;
+mod postgres;
 mod push;
 mod status;
 mod world;

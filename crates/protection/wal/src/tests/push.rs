@@ -285,7 +285,7 @@ fn a_copy_in_another_directory_may_not_write() {
     assert_eq!(failure.code(), Code::CloneRefused);
     assert!(world.stored("east").is_empty());
     // Any path will do for the cluster itself.
-    assert!(world.push_from(&world.data(), &clone.join(&path)).is_ok());
+    assert!(world.push_from(world.data(), &clone.join(&path)).is_ok());
 }
 
 #[test]
@@ -314,7 +314,7 @@ fn the_marker_decides_which_life_may_write() {
     let name = world.make(1, 7);
     let system = SystemIdentifier(world.stream.system_identifier);
     let mark = |life, granted| {
-        Marker::new(DATABASE, system, Incarnation(life), granted).write(&world.data()).unwrap();
+        Marker::new(DATABASE, system, Incarnation(life), granted).write(world.data()).unwrap();
     };
     mark(2, false);
     assert_eq!(world.push(&name).unwrap_err().code(), Code::CloneRefused);

@@ -35,6 +35,8 @@ pub const DATABASE: &str = "payments/ledger";
 
 pub struct World {
     pub folder: TempDir,
+    data: PathBuf,
+    system: u64,
     pub environment: Environment,
     pub secrets: VaultSecrets,
     pub stream: WriterStream,
@@ -63,29 +65,46 @@ impl World {
     }
 
     pub fn with_segments_of(megabytes: u64) -> Self {
-        let clock = Arc::new(SystemClock);
-        let environment = Environment::for_test(clock, Arc::new(SystemRandom));
+        let folder = tempfile::tempdir().unwrap();
+        let data = folder.path().join("data");
+        fs::create_dir_all(data.join("global")).unwrap();
+        fs::create_dir_all(data.join("pg_wal/archive_status")).unwrap();
+        let size = SegmentSize::new(megabytes << 20).unwrap();
+        let world = Self::around(folder, data, SYSTEM, size);
+        fs::write(world.data().join("global/pg_control"), world.control(1)).unwrap();
+        world
+    }
+
+    /// A vault and two repositories for a cluster that is there.
+    pub fn of_cluster(data: &Path) -> Self {
+        let folder = tempfile::tempdir().unwrap();
+        let environment = Environment::for_test(Arc::new(SystemClock), Arc::new(SystemRandom));
+        let control = lifeboat_cluster::control::read(data, &environment).unwrap();
+        Self::around(folder, data.to_owned(), control.system.0, control.wal_segment_size)
+    }
+
+    fn around(folder: TempDir, data: PathBuf, system: u64, size: SegmentSize) -> Self {
+        let environment = Environment::for_test(Arc::new(SystemClock), Arc::new(SystemRandom));
         let secrets = VaultSecrets::create(&environment, Encryption::Aes256Gcm).unwrap();
         let incarnation = Incarnation::FIRST;
         let stream = WriterStream {
-            system_identifier: SYSTEM,
+            system_identifier: system,
             incarnation,
             binding: 1,
-            keys: secrets.stream(SYSTEM, incarnation),
+            keys: secrets.stream(system, incarnation),
         };
         let world = Self {
-            folder: tempfile::tempdir().unwrap(),
+            folder,
+            data,
+            system,
             environment,
             secrets,
             stream,
-            size: SegmentSize::new(megabytes << 20).unwrap(),
+            size,
             regions: vec!["east", "west"],
             ahead: Ahead::default(),
         };
-        fs::create_dir_all(world.data().join("global")).unwrap();
-        fs::create_dir_all(world.data().join("pg_wal/archive_status")).unwrap();
         fs::create_dir_all(world.state()).unwrap();
-        fs::write(world.data().join("global/pg_control"), world.control(1)).unwrap();
         for region in &world.regions {
             world.create_repository(region);
         }
@@ -96,8 +115,8 @@ impl World {
         world
     }
 
-    pub fn data(&self) -> PathBuf {
-        self.folder.path().join("data")
+    pub fn data(&self) -> &Path {
+        &self.data
     }
 
     pub fn state(&self) -> PathBuf {
@@ -131,9 +150,9 @@ impl World {
     pub fn grant(&self, number: u32, incarnation: Incarnation) {
         let body = BindingBody {
             database: DATABASE.to_owned(),
-            system_identifier: SYSTEM,
+            system_identifier: self.system,
             incarnation,
-            stream: self.secrets.stream(SYSTEM, incarnation).stream(),
+            stream: self.secrets.stream(self.system, incarnation).stream(),
             granted_at: self.environment.clock().now(),
         };
         let key = layout::binding(DATABASE, number).unwrap();
@@ -209,7 +228,7 @@ impl World {
     }
 
     pub fn push(&self, name: &str) -> Outcome<Pushed> {
-        self.push_from(&self.data(), &Path::new("pg_wal").join(name))
+        self.push_from(self.data(), &Path::new("pg_wal").join(name))
     }
 
     pub fn push_from(&self, directory: &Path, path: &Path) -> Outcome<Pushed> {
@@ -219,7 +238,7 @@ impl World {
             reporter: &Reporter::silent(),
             database: DATABASE,
             stream: &self.stream,
-            data_directories: &[self.data()],
+            data_directories: std::slice::from_ref(&self.data),
             working_directory: directory,
             path,
             state: &self.state(),
@@ -249,7 +268,7 @@ impl World {
             database: DATABASE.to_owned(),
             vault: self.secrets.vault().id,
             stream: self.stream.keys.stream(),
-            system_identifier: SystemIdentifier(SYSTEM),
+            system_identifier: SystemIdentifier(self.system),
             incarnation: self.stream.incarnation,
             region: "east".to_owned(),
             repositories: self
@@ -379,7 +398,7 @@ impl World {
             started_at: at,
             stopped_at: at,
             cluster: ClusterFacts {
-                system_identifier: SYSTEM,
+                system_identifier: self.system,
                 incarnation: self.stream.incarnation,
                 major: 15,
                 version: 150_000,
