@@ -159,7 +159,8 @@ fn request(
         None => regions.nearest().region().to_owned(),
     };
     let nodes = database.nodes.values();
-    let node = nodes.clone().find(|node| node.region.as_str() == here).or(nodes.clone().next());
+    let node =
+        nodes.clone().find(|node| node.region.as_str() == here).or_else(|| nodes.clone().next());
     let binary = std::env::current_exe();
     Ok(RestoreRequest {
         database: id.to_string(),
