@@ -9,6 +9,7 @@ use lifeboat_model::{RegionName, Spec};
 use lifeboat_objects::{Blocking, Location, Options, Store};
 use lifeboat_telemetry::{Code, Failure, Outcome};
 
+use crate::ask::ask;
 use crate::keys::{OpenWith, RecoveryKey, VaultSecrets, WriterKey, WriterStream};
 use crate::regions::{Regions, Skipped};
 use crate::repository::Repository;
@@ -57,9 +58,9 @@ impl Access<'_> {
     pub fn regions_except(&self, left_out: &BTreeSet<String>) -> Outcome<Regions> {
         let mut names = self.region_names();
         names.retain(|name| !left_out.contains(name.as_str()));
-        let opened = self.blocking.run(futures::future::join_all(
-            names.iter().map(|name| async move { self.open(name).await }),
-        ));
+        let questions = names.iter().map(|name| self.open(name)).collect();
+        let opened =
+            self.blocking.run(ask(self.environment.clock(), self.options.deadline, questions));
         let mut repositories = Vec::new();
         let mut skipped = Vec::new();
         for (name, opened) in names.iter().zip(opened) {

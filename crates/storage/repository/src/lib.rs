@@ -5,6 +5,7 @@
 //! [`manifest`] (the root of a backup), [`wal_file`], then [`repository`] and [`regions`].
 
 pub mod access;
+pub mod ask;
 pub mod binding;
 pub mod check;
 pub mod create;

@@ -98,8 +98,7 @@ pub fn encode(
     let sealed = keys.new_object_key(environment)?;
     let facts = serde_json::to_vec(facts).map_err(|_| internal("encoding WAL facts"))?;
     let facts = keys.seal_metadata(environment, kind, key.as_str().as_bytes(), &facts)?;
-    let mut compressor =
-        zstd::bulk::Compressor::new(level).map_err(|_| internal("setting zstd up"))?;
+    let mut compressor = crate::pack::compressor(level)?;
 
     let mut body = Vec::with_capacity(plain.len() / 2 + facts.len() + 256);
     body.extend_from_slice(&(plain.len() as u64).to_le_bytes());
@@ -252,10 +251,7 @@ pub fn decode_to(
     let (head, wrapped) = read_head(keys, kind, key, &mut cursor)?;
     let aead = read_key.open(keys.vault(), &wrapped)?;
     if aead.is_none() && keys.vault().encryption != Encryption::None {
-        return Err(Failure::new(
-            Code::KeyUnavailable,
-            "no key that reads WAL is open",
-        ));
+        return Err(Failure::new(Code::KeyUnavailable, "no key that reads WAL is open"));
     }
     let total = head.plain_bytes as usize;
     let frames = cursor.count(FRAMES_MAX)?;

@@ -13,6 +13,9 @@ use crate::pack::{
     frame_position,
 };
 
+/// The levels of zstd's fast strategy for inputs of a frame's size.
+const FAST_LEVEL_MAX: i32 = 2;
+
 /// A reusable zstd context; one a thread.
 pub struct FrameCompressor {
     context: zstd::bulk::Compressor<'static>,
@@ -21,9 +24,7 @@ pub struct FrameCompressor {
 impl FrameCompressor {
     /// A compressor of the given zstd level (1 to 19).
     pub fn new(level: i32) -> Outcome<Self> {
-        zstd::bulk::Compressor::new(level)
-            .map(|context| Self { context })
-            .map_err(|error| Failure::new(Code::Internal, "zstd cannot be set up").because(error))
+        compressor(level).map(|context| Self { context })
     }
 
     /// Compresses into `out`; `false` (and `out` unchanged) where that would not save a byte.
@@ -42,6 +43,19 @@ impl FrameCompressor {
             }
         }
     }
+}
+
+/// zstd of a level. Index pages and WAL are full of numbers that recur five bytes at a time: with
+/// matches from five bytes on, the fast levels store a quarter less of them at the same speed.
+pub(crate) fn compressor(level: i32) -> Outcome<zstd::bulk::Compressor<'static>> {
+    let failure = |error: std::io::Error| {
+        Failure::new(Code::Internal, "zstd cannot be set up").because(error)
+    };
+    let mut context = zstd::bulk::Compressor::new(level).map_err(failure)?;
+    if level <= FAST_LEVEL_MAX {
+        context.set_parameter(zstd::zstd_safe::CParameter::MinMatch(5)).map_err(failure)?;
+    }
+    Ok(context)
 }
 
 /// Where a frame went.
