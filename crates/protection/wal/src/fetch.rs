@@ -77,7 +77,7 @@ pub fn fetch(request: &FetchRequest<'_>) -> Outcome<Fetched> {
         return Ok(Fetched::Done { region: None, prefetch: queue.wants_more(segment) });
     }
     let standby = request.working_directory.join("standby.signal").exists();
-    let archive = Archive::open(request.environment, request.plan, end)?;
+    let archive = Archive::open(request.environment, request.plan, queue.as_ref(), end)?;
     let staged = beside(&destination, ".lifeboat");
     loop {
         request.cancel.check()?;

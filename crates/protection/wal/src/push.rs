@@ -120,7 +120,9 @@ pub fn push(request: &PushRequest<'_>) -> Outcome<Pushed> {
     };
     let answer = call.run(&path, name, &queue);
     let mut lag = places.lag();
-    lag.keys().for_each(|region| spool.rest(region));
+    if answer.is_ok() {
+        lag.keys().for_each(|region| spool.rest(region));
+    }
     for region in resting {
         lag.entry(region).or_insert_with(|| "it failed a moment ago and is left alone".to_owned());
     }

@@ -19,6 +19,7 @@ use lifeboat_repository::wal_file::{PART_BYTES, Parts, decode_to};
 use lifeboat_telemetry::{Code, Failure, Outcome};
 
 use super::absence::{self, Verdict};
+use super::queue::Queue;
 use crate::plan::RecoveryPlan;
 
 /// Short, for the next attempt or the next region may do better.
@@ -30,6 +31,7 @@ pub(crate) struct Archive<'a> {
     environment: &'a Environment,
     plan: &'a RecoveryPlan,
     blocking: Blocking,
+    queue: Option<&'a Queue>,
     /// The planned region's first.
     stores: Vec<(String, Store)>,
     /// Loaded only when there is something to open: absence is proved without it.
@@ -50,6 +52,7 @@ impl<'a> Archive<'a> {
     pub(crate) fn open(
         environment: &'a Environment,
         plan: &'a RecoveryPlan,
+        queue: Option<&'a Queue>,
         end: Duration,
     ) -> Outcome<Self> {
         let left = end.saturating_sub(environment.clock().elapsed());
@@ -61,13 +64,18 @@ impl<'a> Archive<'a> {
         };
         let stores = plan.stores(environment, &options)?;
         let (blocking, key) = (Blocking::new()?, OnceLock::new());
-        Ok(Self { environment, plan, blocking, stores, key, end })
+        Ok(Self { environment, plan, blocking, queue, stores, key, end })
     }
 
     /// Writes `name` into `file`, from the first region that gives it whole and right.
     pub(crate) fn attempt(&self, name: WalFileName, file: &mut File) -> Outcome<Attempt> {
         let (region, planned) = self.planned()?;
-        let mut trouble = match self.copy(planned, name, file) {
+        if self.planned_rests()
+            && let Some(region) = self.copy_from_others(name, file)
+        {
+            return Ok(Attempt::Written(region));
+        }
+        let trouble = match self.copy(planned, name, file) {
             Ok(()) => return Ok(Attempt::Written(region.clone())),
             // Only the planned repository can prove that a file does not exist.
             Err(failure) if failure.code() == Code::ObjectMissing => {
@@ -78,13 +86,24 @@ impl<'a> Archive<'a> {
             }
             Err(failure) => failure,
         };
-        for (region, store) in self.stores.iter().skip(1) {
-            match self.copy(store, name, file) {
-                Ok(()) => return Ok(Attempt::Written(region.clone())),
-                Err(failure) => trouble = trouble.detail(format!("{region}: {failure}")),
-            }
+        let Some(other) = self.copy_from_others(name, file) else { return Err(trouble) };
+        if let (Code::StoreUnavailable, Some(queue)) = (trouble.code(), self.queue) {
+            queue.rest(region);
         }
-        Err(trouble)
+        Ok(Attempt::Written(other))
+    }
+
+    /// The region that had the file, if any but the planned one did.
+    fn copy_from_others(&self, name: WalFileName, file: &mut File) -> Option<String> {
+        let mut others = self.stores.iter().skip(1);
+        let found = others.find(|(_, store)| self.copy(store, name, file).is_ok());
+        found.map(|(region, _)| region.clone())
+    }
+
+    fn planned_rests(&self) -> bool {
+        let now = self.environment.clock().now();
+        self.planned()
+            .is_ok_and(|(region, _)| self.queue.is_some_and(|queue| queue.rests(region, now)))
     }
 
     /// Writes a file as one repository has it.
@@ -191,8 +210,11 @@ impl<'a> Archive<'a> {
         })
     }
 
-    /// Writes a file as the planned region has it, for what may wait if that fails.
-    pub(crate) fn copy_planned(&self, name: WalFileName, file: &mut File) -> Outcome<()> {
+    /// Writes a file from the region that is to be asked first, for what may wait if that fails.
+    pub(crate) fn copy_ahead(&self, name: WalFileName, file: &mut File) -> Outcome<()> {
+        if self.planned_rests() && self.copy_from_others(name, file).is_some() {
+            return Ok(());
+        }
         let (_, planned) = self.planned()?;
         self.copy(planned, name, file)
     }

@@ -44,7 +44,7 @@ pub fn prefetch(request: &PrefetchRequest<'_>) -> Outcome<u64> {
     };
     queue.clear_all_but_after(after);
     let end = request.environment.clock().elapsed().saturating_add(request.deadline);
-    let archive = Archive::open(request.environment, request.plan, end)?;
+    let archive = Archive::open(request.environment, request.plan, Some(&queue), end)?;
     let size = request.plan.segment_size()?;
     let worker = Worker {
         request,
@@ -130,7 +130,7 @@ impl Worker<'_> {
             .mode(0o600)
             .open(&staged)
             .map_err(unwritable)?;
-        let copied = self.archive.copy_planned(WalFileName::Segment(name), &mut file);
+        let copied = self.archive.copy_ahead(WalFileName::Segment(name), &mut file);
         let done = copied.and_then(|()| std::fs::rename(&staged, &path).map_err(unwritable));
         if done.is_err() {
             let _ = std::fs::remove_file(&staged);

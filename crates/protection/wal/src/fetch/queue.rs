@@ -8,6 +8,7 @@ use std::os::unix::fs::DirBuilderExt;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+use jiff::Timestamp;
 use lifeboat_model::{SegmentName, SegmentSize};
 use lifeboat_telemetry::{Code, Failure, Outcome};
 
@@ -22,6 +23,9 @@ const STAGED: &str = ".staged";
 const BYTES: u64 = 128 << 20;
 const MOST_FILES: u64 = 16;
 const LEAST_FILES: u64 = 2;
+/// How long a region that did not answer is asked last.
+const REST: Duration = Duration::from_secs(60);
+const RESTS: &str = "rests-";
 /// How long to wait for a segment that is being fetched.
 const PATIENCE: Duration = Duration::from_secs(5);
 const POLL: Duration = Duration::from_millis(1);
@@ -79,7 +83,9 @@ impl Queue {
         for entry in entries {
             let name = entry.file_name().to_str().and_then(|name| name.parse().ok());
             let keep = name.is_some_and(|name| self.is_ahead(name, after));
-            if !keep && entry.file_name() != "lock" {
+            let other = entry.file_name();
+            let other = other.to_str().unwrap_or_default();
+            if !keep && other != "lock" && !other.starts_with(RESTS) {
                 let _ = std::fs::remove_file(entry.path());
             }
         }
@@ -103,6 +109,24 @@ impl Queue {
     pub(crate) fn wants_more(&self, after: SegmentName) -> bool {
         let ahead = self.waiting().into_iter().filter(|name| self.is_ahead(*name, after)).count();
         ahead < self.capacity() / 2 && !self.is_being_filled()
+    }
+
+    /// Asks a region last for a while: each call is a process of its own, and would wait anew.
+    pub(crate) fn rest(&self, region: &str) {
+        let made = DirBuilder::new().recursive(true).mode(0o700).create(&self.folder);
+        let _ =
+            made.and_then(|()| std::fs::write(self.folder.join(format!("{RESTS}{region}")), ""));
+    }
+
+    /// Whether a region is asked last.
+    pub(crate) fn rests(&self, region: &str, now: Timestamp) -> bool {
+        let mark = std::fs::metadata(self.folder.join(format!("{RESTS}{region}")));
+        let since = mark.and_then(|mark| mark.modified()).ok();
+        let since = since.and_then(|since| Timestamp::try_from(since).ok());
+        // A clock that jumped back ends the rest, too.
+        since
+            .and_then(|since| Duration::try_from(now.duration_since(since)).ok())
+            .is_some_and(|rested| rested < REST)
     }
 
     /// Moves a segment that waits to `destination`; `false` if there is none that can be trusted.

@@ -6,9 +6,9 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use bytes::Bytes;
-use futures::stream::{FuturesUnordered, StreamExt};
 use lifeboat_environment::Environment;
 use lifeboat_objects::{Blocking, Key};
+use lifeboat_repository::ask::ask;
 use lifeboat_repository::keys::StreamKeys;
 use lifeboat_repository::object::{ObjectType, decode_any};
 use lifeboat_repository::regions::Regions;
@@ -16,8 +16,6 @@ use lifeboat_repository::repository::Repository;
 use lifeboat_repository::wal_file::{decode_digest, digest_end};
 use lifeboat_telemetry::{Code, Failure, Outcome};
 
-/// How much longer than the first region to answer the others may take.
-const GRACE: Duration = Duration::from_secs(5);
 /// A rival that creates at the same moment is looked at again; it cannot go on for ever.
 const ROUNDS: u32 = 4;
 
@@ -183,8 +181,8 @@ impl<'a> Places<'a> {
         (done.map(|(repository, _)| repository.region().to_owned()).collect(), rival)
     }
 
-    /// Asks regions at the same time. Once one has answered, the others have little time left:
-    /// PostgreSQL waits, and what one region holds is safe. Who fails is left out from then on.
+    /// Asks regions at the same time. Who fails, or is much slower than another one, is left out
+    /// from then on: PostgreSQL waits, and what one region holds is safe.
     pub(crate) fn ask<'r, T, F>(
         &self,
         repositories: Vec<&'r Repository>,
@@ -194,34 +192,14 @@ impl<'a> Places<'a> {
         F: Future<Output = Outcome<T>>,
     {
         let clock = self.environment.clock();
-        let mut end = self.end;
-        let mut answers = Vec::new();
-        self.blocking.run(async {
-            let mut pending: FuturesUnordered<_> = repositories
-                .iter()
-                .map(|repository| {
-                    let answer = question(repository);
-                    async move { (*repository, answer.await) }
-                })
-                .collect();
-            loop {
-                let left = end.saturating_sub(clock.elapsed());
-                match tokio::time::timeout(left, pending.next()).await {
-                    Ok(Some(answer)) => answers.push(answer),
-                    Ok(None) | Err(_) => break,
-                }
-                if answers.last().is_some_and(|(_, answer)| answer.is_ok()) {
-                    end = end.min(clock.elapsed().saturating_add(GRACE));
-                }
-            }
-        });
+        let left = self.end.saturating_sub(clock.elapsed());
+        let questions = repositories.iter().map(|repository| question(repository)).collect();
+        let answers = self.blocking.run(ask(clock, left, questions));
         let mut good = Vec::new();
-        for repository in repositories {
-            let answer = answers.iter().position(|(who, _)| who.region() == repository.region());
-            match answer.map(|at| answers.swap_remove(at).1) {
-                Some(Ok(answer)) => good.push((repository, answer)),
-                Some(Err(failure)) => self.leave_out(repository, failure),
-                None => self.leave_out(repository, deadline()),
+        for (repository, answer) in repositories.into_iter().zip(answers) {
+            match answer {
+                Ok(answer) => good.push((repository, answer)),
+                Err(failure) => self.leave_out(repository, failure),
             }
         }
         good

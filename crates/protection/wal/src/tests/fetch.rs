@@ -103,6 +103,9 @@ fn a_missing_repository_proves_nothing() {
     world.lose("east");
     // Reading goes on elsewhere; absence is not judged there.
     assert_eq!(from(&world, &names[0]).unwrap(), "west");
+    // It is asked last from now on, also by the process that fetches ahead.
+    assert_eq!(world.prefetch(&world.name(1, 6).to_string()).unwrap(), 1);
+    assert_eq!(from(&world, &names[0]), None);
     let failure = world.fetch(&world.name(1, 8).to_string()).unwrap_err();
     assert_eq!(failure.code(), Code::StoreUnavailable, "{failure}");
     // An empty folder in its place, as an unmounted disk shows it.

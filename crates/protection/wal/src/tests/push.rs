@@ -85,6 +85,37 @@ fn a_region_that_failed_is_left_alone_for_a_while() {
 }
 
 #[test]
+fn a_silent_region_holds_nobody_up() {
+    let mut world = World::new();
+    let listener = std::net::TcpListener::bind(("127.0.0.1", 0)).unwrap();
+    world.silent = Some(("west", listener.local_addr().unwrap().port()));
+    let variables = [("AWS_ACCESS_KEY_ID", "key"), ("AWS_SECRET_ACCESS_KEY", "secret")];
+    let variables = variables.map(|(name, value)| (name.to_owned(), value.to_owned()));
+    world.environment = world.environment.clone().with_variables(variables.into());
+    let names = [world.make(1, 7), world.make(1, 8)];
+    // Both patience and deadline are a minute: who waits for the region gets no answer in time.
+    let pushed = world.push(&names[0]).unwrap();
+    assert_eq!(pushed.regions, ["east"]);
+    assert!(pushed.lag["west"].contains("no answer within"), "{:?}", pushed.lag);
+    let pushed = world.push(&names[1]).unwrap();
+    assert!(pushed.lag["west"].contains("left alone"), "{:?}", pushed.lag);
+}
+
+#[test]
+fn where_all_regions_failed_none_rests() {
+    let world = World::new();
+    let name = world.make(1, 7);
+    world.lose("east");
+    let east = world.folder.path().join("lost");
+    let west = world.folder.path().join("lost-too");
+    fs::rename(world.repository("west"), &west).unwrap();
+    assert!(world.push(&name).is_err());
+    fs::rename(east, world.repository("east")).unwrap();
+    fs::rename(west, world.repository("west")).unwrap();
+    assert_eq!(world.push(&name).unwrap().regions, ["east", "west"]);
+}
+
+#[test]
 fn without_any_region_the_push_fails_with_the_cause() {
     let mut world = World::new();
     world.regions = vec!["east"];

@@ -11,6 +11,7 @@ use jiff::Timestamp;
 use lifeboat_environment::{Environment, Failpoints, SystemClock, SystemRandom};
 use lifeboat_model::{Lsn, SegmentName, SegmentSize, SystemIdentifier, Timeline};
 use lifeboat_objects::{Blocking, Location, Options, Store};
+use lifeboat_repository::ask::ask;
 use lifeboat_repository::binding::BindingBody;
 use lifeboat_repository::enroll::enroll;
 use lifeboat_repository::ids::Incarnation;
@@ -43,6 +44,8 @@ pub struct World {
     pub size: SegmentSize,
     pub regions: Vec<&'static str>,
     pub ahead: Ahead,
+    /// A region that takes connections at a port and never answers.
+    pub silent: Option<(&'static str, u16)>,
 }
 
 pub fn failpoints(list: &str) -> Failpoints {
@@ -50,14 +53,13 @@ pub fn failpoints(list: &str) -> Failpoints {
 }
 
 /// Fails soon where a test takes a region away.
-fn options() -> Options {
-    Options {
-        attempt_timeout: Duration::from_secs(10),
-        deadline: Duration::from_secs(1),
-        attempts: 2,
-        ..Options::default()
-    }
-}
+const OPTIONS: Options = Options {
+    attempt_timeout: Duration::from_secs(10),
+    deadline: Duration::from_secs(1),
+    attempts: 2,
+    first_pause: Duration::from_millis(100),
+    longest_pause: Duration::from_secs(1),
+};
 
 impl World {
     pub fn new() -> Self {
@@ -103,6 +105,7 @@ impl World {
             size,
             regions: vec!["east", "west"],
             ahead: Ahead::default(),
+            silent: None,
         };
         fs::create_dir_all(world.state()).unwrap();
         for region in &world.regions {
@@ -128,8 +131,15 @@ impl World {
     }
 
     pub fn store(&self, region: &str) -> Store {
+        if let Some((silent, port)) = self.silent.filter(|(silent, _)| *silent == region) {
+            let location = Location::new(&format!("s3://{silent}")).unwrap();
+            let location = location.with_endpoint(Some(format!("http://127.0.0.1:{port}")));
+            let location = location.with_region(Some("nowhere".to_owned()));
+            let patient = Options { deadline: Duration::from_secs(60), ..OPTIONS };
+            return Store::open(&location, &self.environment, patient).unwrap();
+        }
         let url = format!("file://{}", self.repository(region).display());
-        Store::open(&Location::new(&url).unwrap(), &self.environment, options()).unwrap()
+        Store::open(&Location::new(&url).unwrap(), &self.environment, OPTIONS).unwrap()
     }
 
     fn create_repository(&self, region: &str) {
@@ -251,11 +261,16 @@ impl World {
 
     fn open(&self, blocking: &Blocking, resting: &BTreeSet<String>) -> Outcome<Regions> {
         let (mut repositories, mut skipped) = (Vec::new(), Vec::new());
-        for region in self.regions.iter().filter(|region| !resting.contains(**region)) {
-            match blocking.run(Repository::open(self.store(region))) {
+        let names = self.regions.iter().filter(|region| !resting.contains(**region));
+        let names: Vec<&str> = names.copied().collect();
+        let questions = names.iter().map(|region| Repository::open(self.store(region))).collect();
+        let limit = Duration::from_secs(60);
+        let opened = blocking.run(ask(self.environment.clock(), limit, questions));
+        for (region, opened) in names.into_iter().zip(opened) {
+            match opened {
                 Ok(repository) => repositories.push(repository),
                 Err(failure) => {
-                    skipped.push(Skipped { region: (*region).to_owned(), failure });
+                    skipped.push(Skipped { region: region.to_owned(), failure });
                 }
             }
         }
