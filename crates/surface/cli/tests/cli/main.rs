@@ -1,5 +1,6 @@
 //! The binary as people, scripts and PostgreSQL meet it.
 
+mod against_postgres;
 mod exit_codes;
 mod repositories;
 mod streams;

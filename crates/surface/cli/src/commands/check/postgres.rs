@@ -48,6 +48,9 @@ pub fn check(
     archiving(site, (id, database, node), facts, lines);
     if database.wal.mode == WalMode::Archive && pushes(&facts.archive_command) {
         access.blocking.run(archiver(&source, lines));
+        if let Some(every) = database.wal.every {
+            access.blocking.run(archive_timeout(&source, every.duration().as_secs(), lines));
+        }
     }
 }
 
@@ -106,15 +109,17 @@ fn settings(facts: &ServerFacts, lines: &mut Lines) {
     } else {
         lines.pass("wal_level", facts.wal_level.clone());
     }
-    let mut on = |name: &str, value: bool| {
-        if value {
-            lines.pass(name, "on");
-        } else {
-            lines.fail(name, "off: a crash may corrupt this cluster", format!("Set {name} = on."));
-        }
-    };
-    on("full_page_writes", facts.full_page_writes);
-    on("fsync", facts.fsync);
+    if facts.full_page_writes {
+        lines.pass("full_page_writes", "on");
+    } else {
+        let advice = "Set full_page_writes = on and reload.";
+        lines.fail("full_page_writes", "off: pages may be torn in a backup", advice);
+    }
+    if facts.fsync {
+        lines.pass("fsync", "on");
+    } else {
+        lines.warn("fsync", "off: a crash of this host may corrupt the cluster", "Set fsync = on.");
+    }
 }
 
 fn archiving(
@@ -179,6 +184,23 @@ async fn archiver(source: &Source, lines: &mut Lines) {
             "Run `SELECT pg_switch_wal()` and look into the server's log.",
         ),
         Err(failure) => lines.failure("archiver", &failure),
+    }
+}
+
+/// A quiet server closes a segment only when it is full, unless archive_timeout says otherwise.
+async fn archive_timeout(source: &Source, every_seconds: u64, lines: &mut Lines) {
+    const QUERY: &str = "SELECT setting FROM pg_settings WHERE name = 'archive_timeout'";
+    match source.connection().text(QUERY).await.map(|text| text.parse::<u64>()) {
+        Ok(Ok(seconds)) if (1..=every_seconds).contains(&seconds) => {
+            lines.pass("archive_timeout", format!("{seconds} s"));
+        }
+        Ok(Ok(seconds)) => lines.warn(
+            "archive_timeout",
+            format!("{seconds} s, and the spec wants WAL every {every_seconds} s"),
+            format!("Set archive_timeout = {every_seconds} and reload; 0 means never."),
+        ),
+        Ok(Err(_)) => lines.not_tested("archive_timeout", "the server's answer is no number"),
+        Err(failure) => lines.failure("archive_timeout", &failure),
     }
 }
 
