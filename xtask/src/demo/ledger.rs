@@ -19,6 +19,11 @@ pub const TABLES: [(&str, &str); 5] = [
     ("moments", "id"),
 ];
 
+/// The port of the server in the east. There is no TCP: a port only names a socket.
+pub const EAST: &str = "5432";
+/// The port of the server in the west.
+pub const WEST: &str = "5433";
+
 /// pgbench's size: 2 million accounts, about 300 MiB.
 const SCALE: &str = "20";
 
@@ -37,10 +42,10 @@ pub fn create(stage: &Stage) -> Result<()> {
     let settings = settings(stage);
     stage.note(&format!("postgresql.conf, at its end:\n\n{settings}"));
     stage.file(path, &format!("{defaults}\n{settings}"))?;
-    start(stage, "east")?;
+    start(stage, "east", EAST)?;
     stage.brief(&["createdb", "ledger"])?;
     stage.brief(&["pgbench", "--initialize", "--quiet", "--scale", SCALE, "ledger"])?;
-    stage.ask("CREATE TABLE moments (id int PRIMARY KEY, at timestamptz, lsn pg_lsn)")?;
+    stage.ask(EAST, "CREATE TABLE moments (id int PRIMARY KEY, at timestamptz, lsn pg_lsn)")?;
     stage.show(&["psql", "-X", "ledger", "-c", r"\dt+ pgbench_*"])?;
     Ok(())
 }
@@ -72,13 +77,25 @@ pub fn archive(stage: &Stage) -> Result<()> {
     stage.show(&["psql", "-X", "ledger", "-c", &alter])?;
     stage.show(&["psql", "-X", "ledger", "-c", "SELECT pg_reload_conf(), pg_switch_wal()"])?;
     let waiting = "SELECT count(*) FROM pg_ls_archive_statusdir() WHERE name LIKE '%.ready'";
-    stage.wait_until("archiving", || Ok(stage.ask(waiting)? == "0"))
+    stage.wait_until("archiving", || Ok(stage.ask(EAST, waiting)? == "0"))
 }
 
 /// Starts a server in a region, the way everybody does, and waits until it answers.
-pub fn start(stage: &Stage, region: &str) -> Result<()> {
+pub fn start(stage: &Stage, region: &str, port: &str) -> Result<()> {
     let (data, log) = (format!("{region}/data"), format!("{region}/server.log"));
-    stage.show(&["pg_ctl", "-D", &data, "-l", &log, "-w", "-t", "600", "start"])?;
+    stage.show(&[
+        "pg_ctl",
+        "-D",
+        &data,
+        "-l",
+        &log,
+        "-o",
+        &format!("-p {port}"),
+        "-w",
+        "-t",
+        "600",
+        "start",
+    ])?;
     Ok(())
 }
 

@@ -7,7 +7,7 @@ use anyhow::{Context, Result, bail};
 use comfy_table::Table;
 use comfy_table::presets::NOTHING;
 
-use super::ledger::TABLES;
+use super::ledger::{TABLES, WEST};
 use super::stage::Stage;
 
 /// The moment to come back to.
@@ -30,19 +30,24 @@ pub fn note_moment(stage: &Stage) -> Result<Moment> {
     let mut script = format!(
         "BEGIN ISOLATION LEVEL REPEATABLE READ;
 LOCK TABLE {names} IN SHARE MODE;
-INSERT INTO moments VALUES (1, clock_timestamp(), pg_current_wal_insert_lsn())
-    RETURNING lsn \\gset before_
 "
     );
-    script.push_str(&copies("moment"));
+    let (pgbench, marker) = TABLES.split_at(TABLES.len() - 1);
+    script.push_str(&copies("moment", pgbench));
+    script.push_str(
+        "INSERT INTO moments VALUES (1, clock_timestamp(), pg_current_wal_insert_lsn())
+    RETURNING lsn AS before \\gset
+",
+    );
+    script.push_str(&copies("moment", marker));
     script.push_str(
         "SELECT pg_current_xact_id() AS xid \\gset
 COMMIT;
 SELECT to_char(pg_xact_commit_timestamp(:'xid'::xid) AT TIME ZONE 'UTC',
-    'YYYY-MM-DD\"T\"HH24:MI:SS.US\"Z\"') AS committed, pg_current_wal_insert_lsn() AS lsn \\gset
-\\echo The moment was committed at :committed, in the WAL before :lsn.
+    'YYYY-MM-DD\"T\"HH24:MI:SS.US\"Z\"') AS committed, pg_current_wal_insert_lsn() AS after \\gset
+\\echo The moment was committed at :committed, in the WAL before :after.
 \\o moment/point
-\\qecho :committed :before_lsn :lsn
+\\qecho :committed :before :after
 ",
     );
     stage.file("moment.sql", &script)?;
@@ -56,13 +61,23 @@ SELECT to_char(pg_xact_commit_timestamp(:'xid'::xid) AT TIME ZONE 'UTC',
 /// Writes down what the ledger holds now.
 pub fn note_restored(stage: &Stage) -> Result<()> {
     stage.folder("restored")?;
-    stage.file("restored.sql", &copies("restored"))?;
-    stage.show(&["psql", "-X", "-v", "ON_ERROR_STOP=1", "ledger", "-f", "restored.sql"])?;
+    stage.file("restored.sql", &copies("restored", &TABLES))?;
+    stage.show(&[
+        "psql",
+        "-X",
+        "-v",
+        "ON_ERROR_STOP=1",
+        "-p",
+        WEST,
+        "ledger",
+        "-f",
+        "restored.sql",
+    ])?;
     Ok(())
 }
 
-fn copies(folder: &str) -> String {
-    TABLES
+fn copies(folder: &str, tables: &[(&str, &str)]) -> String {
+    tables
         .iter()
         .map(|(table, order)| {
             let rows = format!("SELECT md5(t::text) FROM {table} t ORDER BY {order}");

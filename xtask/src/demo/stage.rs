@@ -20,7 +20,7 @@ use nix::unistd::{Uid, getpid};
 use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
 use tempfile::TempDir;
 
-use super::ledger;
+use super::ledger::{self, EAST, WEST};
 
 /// No single command of the story takes that long.
 const LIMIT: Duration = Duration::from_secs(900);
@@ -109,8 +109,21 @@ impl Stage {
 
     /// Shows a command and runs it with its output in sight; how long it took.
     pub fn show(&self, words: &[&str]) -> Result<Duration> {
+        self.show_ending(words, 0)
+    }
+
+    /// As `show`, for a command that must end with `code`.
+    pub fn show_ending(&self, words: &[&str], code: i32) -> Result<Duration> {
         self.echo(&quoted(words));
-        self.watch(self.command(words)?, 0)
+        self.watch(self.command(words)?, code)
+    }
+
+    /// As `show_ending`, in another directory.
+    pub fn show_in(&self, folder: &str, words: &[&str], code: i32) -> Result<Duration> {
+        self.echo(&format!("(cd {folder} && {})", quoted(words)));
+        let mut command = self.command(words)?;
+        command.current_dir(self.path(folder));
+        self.watch(command, code)
     }
 
     /// Shows a command whose output would only be noise; it is printed if the command fails.
@@ -119,14 +132,6 @@ impl Stage {
         self.quiet(words)?.success()?;
         println!();
         Ok(())
-    }
-
-    /// As `show`, in another directory, for a command that must end with `code`.
-    pub fn show_in(&self, folder: &str, words: &[&str], code: i32) -> Result<Duration> {
-        self.echo(&format!("(cd {folder} && {})", quoted(words)));
-        let mut command = self.command(words)?;
-        command.current_dir(self.path(folder));
-        self.watch(command, code)
     }
 
     fn watch(&self, mut command: Command, code: i32) -> Result<Duration> {
@@ -143,6 +148,9 @@ impl Stage {
         let status = child.wait()?;
         self.check()?;
         let took = SystemClock.elapsed().saturating_sub(start);
+        if code != 0 && status.code() == Some(code) {
+            println!("(exit code {code})");
+        }
         println!();
         if status.code() != Some(code) {
             let program = command.get_program().display();
@@ -161,10 +169,10 @@ impl Stage {
         Running::spawn(&mut self.command(words)?, None)
     }
 
-    /// Answers of a query, one a line.
-    pub fn ask(&self, sql: &str) -> Result<String> {
+    /// The answer of the server at a port.
+    pub fn ask(&self, port: &str, sql: &str) -> Result<String> {
         let finished = self
-            .quiet(&["psql", "-XAtq", "-v", "ON_ERROR_STOP=1", "ledger", "-c", sql])?
+            .quiet(&["psql", "-XAtq", "-v", "ON_ERROR_STOP=1", "-p", port, "ledger", "-c", sql])?
             .success()?;
         Ok(finished.stdout.trim_end().to_owned())
     }
@@ -184,6 +192,7 @@ impl Stage {
             .env("LC_ALL", "C.UTF-8")
             .env("TZ", "UTC")
             .env("PGHOST", self.path("run"))
+            .env("PGPORT", EAST)
             .env("PGUSER", "postgres");
         let environment = Environment::system();
         for name in ["TERM", "COLORTERM", "NO_COLOR", "COLUMNS"] {
@@ -224,7 +233,7 @@ impl Stage {
         let account = if root { "runuser -u postgres -- " } else { "" };
         println!("\nEverything is left in {directory}. To look:");
         println!("  cd {directory}");
-        println!("  {account}psql -h {directory}/run -U postgres ledger");
+        println!("  {account}psql -h {directory}/run -p {WEST} -U postgres ledger");
         println!(
             "  {account}bin/lifeboat --spec lifeboat.yaml --here west wal status payments/ledger"
         );

@@ -8,7 +8,7 @@ use lifeboat_environment::{Clock, SystemClock};
 use lifeboat_testkit::process::Running;
 
 use super::figures::{self, Figures};
-use super::ledger;
+use super::ledger::{self, EAST, WEST};
 use super::proof::{self, Moment};
 use super::stage::Stage;
 
@@ -16,7 +16,7 @@ use super::stage::Stage;
 type Step = fn(&mut Story) -> Result<()>;
 
 /// Titles and steps.
-pub const STEPS: [(&str, Step); 13] = [
+pub const STEPS: [(&str, Step); 14] = [
     ("A PostgreSQL with a ledger", Story::cluster),
     ("A spec: two regions, a tier, one database", Story::spec),
     ("Repositories, keys, archive_command", Story::repositories),
@@ -30,6 +30,7 @@ pub const STEPS: [(&str, Step); 13] = [
     ("Is it that state? Row by row", Story::compare),
     ("The copy cannot write into the archive", Story::refusal),
     ("Is the west's repository whole?", Story::whole),
+    ("What it came to", Story::measured),
 ];
 
 /// What a step leaves to the next ones.
@@ -44,8 +45,8 @@ pub struct Story {
     pub stage: Stage,
 }
 
-const EAST: [&str; 5] = ["lifeboat", "--spec", "lifeboat.yaml", "--here", "east"];
-const WEST: [&str; 5] = ["lifeboat", "--spec", "lifeboat.yaml", "--here", "west"];
+const IN_EAST: [&str; 5] = ["lifeboat", "--spec", "lifeboat.yaml", "--here", "east"];
+const IN_WEST: [&str; 5] = ["lifeboat", "--spec", "lifeboat.yaml", "--here", "west"];
 
 impl Story {
     /// Nothing has happened yet.
@@ -62,11 +63,16 @@ impl Story {
     }
 
     fn east(&self, words: &[&str]) -> Result<Duration> {
-        self.stage.show(&[&EAST, words].concat())
+        self.stage.show(&[&IN_EAST, words].concat())
     }
 
     fn west(&self, words: &[&str]) -> Result<Duration> {
-        self.stage.show(&[&WEST, words].concat())
+        self.stage.show(&[&IN_WEST, words].concat())
+    }
+
+    /// A command that works on all regions, and says with its exit code that one is missing.
+    fn without_east(&self, words: &[&str]) -> Result<Duration> {
+        self.stage.show_ending(&[&IN_WEST, words].concat(), 5)
     }
 
     fn moment_noted(&self) -> Result<&Moment> {
@@ -134,8 +140,9 @@ impl Story {
         let lsn = &self.moment_noted()?.after;
         let archived =
             format!("SELECT last_archived_wal >= pg_walfile_name('{lsn}') FROM pg_stat_archiver");
-        self.stage
-            .wait_until("the archiving of the moment", || Ok(self.stage.ask(&archived)? == "t"))?;
+        self.stage.wait_until("the archiving of the moment", || {
+            Ok(self.stage.ask(EAST, &archived)? == "t")
+        })?;
         self.east(&["wal", "status", "payments/ledger"])?;
         self.still_writing()
     }
@@ -160,9 +167,9 @@ impl Story {
         self.figures.restore =
             self.west(&["restore", "payments/ledger", "--to", "west/data", "--time", &time])?;
         let start = SystemClock.elapsed();
-        ledger::start(&self.stage, "west")?;
+        ledger::start(&self.stage, "west", WEST)?;
         self.stage.wait_until("the promotion", || {
-            Ok(self.stage.ask("SELECT pg_is_in_recovery()")? == "f")
+            Ok(self.stage.ask(WEST, "SELECT pg_is_in_recovery()")? == "f")
         })?;
         let now = SystemClock.elapsed();
         self.figures.recovery = now.saturating_sub(start);
@@ -177,7 +184,7 @@ impl Story {
     }
 
     fn compare(&mut self) -> Result<()> {
-        self.stage.show(&["psql", "-X", "ledger", "-c", "SELECT * FROM moments"])?;
+        self.stage.show(&["psql", "-X", "-p", WEST, "ledger", "-c", "SELECT * FROM moments"])?;
         proof::note_restored(&self.stage)?;
         self.stage.show(&["sh", "-c", "md5sum moment/pgbench_* restored/pgbench_*"])?;
         self.figures.rows = proof::compare(&self.stage)?;
@@ -186,16 +193,23 @@ impl Story {
     }
 
     fn refusal(&mut self) -> Result<()> {
-        let name = self.stage.ask("SELECT pg_walfile_name(pg_switch_wal())")?;
+        self.stage.note(
+            "The new host gets a writer key of its own, and tries what an archiver would do.\n",
+        );
+        self.without_east(&["key", "enroll"])?;
+        let name = self.stage.ask(WEST, "SELECT pg_walfile_name(pg_switch_wal())")?;
         let segment = format!("pg_wal/{name}");
-        let spec = self.stage.path("lifeboat.yaml").display().to_string();
-        let words = ["lifeboat", "--spec", &spec, "--here", "east", "wal", "push", &segment];
-        self.stage.show_in("west/data", &[&words[..], &["--db", "payments/ledger"]].concat(), 4)?;
+        let shell = ["lifeboat", "--spec", "../../lifeboat.yaml", "--here", "west"];
+        let push = ["wal", "push", &segment, "--db", "payments/ledger"];
+        self.stage.show_in("west/data", &[&shell[..], &push].concat(), 4)?;
         Ok(())
     }
 
     fn whole(&mut self) -> Result<()> {
-        self.west(&["repo", "check", "--read-data"])?;
+        self.without_east(&["repo", "check", "--read-data"]).map(drop)
+    }
+
+    fn measured(&mut self) -> Result<()> {
         figures::tell(&self.stage, &self.figures, self.moment_noted()?)
     }
 }
@@ -226,7 +240,12 @@ services:
           east-1:
             region: east
             data_directory: {here}/east/data
-            connection: \"host={here}/run user=postgres dbname=postgres\"
+            connection: \"host={here}/run port={EAST} user=postgres dbname=postgres\"
+            bin_directory: /usr/lib/postgresql/15/bin
+          west-1:
+            region: west
+            data_directory: {here}/west/data
+            connection: \"host={here}/run port={WEST} user=postgres dbname=postgres\"
             bin_directory: /usr/lib/postgresql/15/bin
         backup: {{ compression: zstd-1, workers: 2 }}
         wal: {{ mode: archive, every: 1m }}
