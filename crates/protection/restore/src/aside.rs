@@ -20,18 +20,29 @@ const PLAN: &str = "recovery.json";
 const READ_KEY: &str = "wal-read.key";
 const PREFETCH: &str = "prefetch";
 
-/// Writes plan and key; gives the path of the plan.
+/// Where these lie.
+pub(crate) struct Aside {
+    pub plan: PathBuf,
+    pub read_key: PathBuf,
+    pub prefetch: PathBuf,
+}
+
+/// Writes plan and key.
 pub(crate) fn write(
     plan: &RestorePlan,
     context: RestoreContext<'_>,
     control: &ControlFile,
-) -> Outcome<PathBuf> {
+) -> Outcome<Aside> {
     let owner = owner_of(&plan.to, plan.request.owner.as_deref())?;
     let directory = make(plan, owner)?;
-    let (plan_file, key_file) = (directory.join(PLAN), directory.join(READ_KEY));
+    let aside = Aside {
+        plan: directory.join(PLAN),
+        read_key: directory.join(READ_KEY),
+        prefetch: directory.join(PREFETCH),
+    };
     let keys = context.source.keys();
-    WalReadKey { keys: keys.clone(), read_key: context.source.read_key().clone() }
-        .save(&key_file)?;
+    let read_key = context.source.read_key().clone();
+    WalReadKey { keys: keys.clone(), read_key }.save(&aside.read_key)?;
     let fetch = &plan.request.fetch;
     RecoveryPlan {
         lifeboat_plan: 1,
@@ -45,16 +56,16 @@ pub(crate) fn write(
         timeline: plan.backup.timeline,
         wal_segment_bytes: control.wal_segment_size.bytes(),
         frontier: plan.frontier.clone(),
-        read_key_file: key_file.clone(),
-        prefetch: directory.join(PREFETCH),
+        read_key_file: aside.read_key.clone(),
+        prefetch: aside.prefetch.clone(),
         fetch_deadline_ms: u64::try_from(fetch.deadline.as_millis()).unwrap_or(u64::MAX),
         created_at: context.environment.clock().now(),
     }
-    .save(&plan_file)?;
-    for path in [&plan_file, &key_file] {
+    .save(&aside.plan)?;
+    for path in [&aside.plan, &aside.read_key] {
         give(path, owner)?;
     }
-    Ok(plan_file)
+    Ok(aside)
 }
 
 /// A directory beside the target, which PostgreSQL's user can read; where nobody may write there,

@@ -8,6 +8,7 @@ use lifeboat_cluster::settings::{self, RECOVERY_SIGNAL};
 use lifeboat_environment::Environment;
 use lifeboat_telemetry::{Code, Failure, Outcome};
 
+use crate::aside::Aside;
 use crate::configuration::{Changed, FILE_BYTES_MAX, leftovers};
 use crate::request::{RestorePlan, TargetAction};
 use crate::table::HELD_CONTROL;
@@ -35,14 +36,16 @@ pub(crate) fn write(
     target: &Target,
     plan: &RestorePlan,
     control: &ControlFile,
-    restore_command: &str,
+    aside: &Aside,
     changed: &mut Changed,
 ) -> Outcome<()> {
     changed.write(target, "backup_label", plan.description.backup_label.as_bytes())?;
     changed.write(target, RECOVERY_SIGNAL, b"")?;
     let before = target.read(AUTO.as_bytes(), FILE_BYTES_MAX)?.unwrap_or_default();
     let cleaned = settings::comment_out(&before, &leftovers());
-    let mut block = recovery_settings(plan, restore_command);
+    let mut block = recovery_settings(plan, restore_command(plan, &aside.plan)?);
+    // From the promotion on nothing here may read the past.
+    block.push(("recovery_end_command", end_command(aside)?));
     if !plan.adopt {
         // A copy that archives would write into its source's archive. `wal push` refuses that,
         // too, but then WAL would pile up here.
@@ -53,7 +56,7 @@ pub(crate) fn write(
     changed.write(target, AUTO, &after)
 }
 
-fn recovery_settings(plan: &RestorePlan, restore_command: &str) -> Vec<(&'static str, String)> {
+fn recovery_settings(plan: &RestorePlan, restore_command: String) -> Vec<(&'static str, String)> {
     let action = match plan.action {
         TargetAction::Promote => settings::TargetAction::Promote,
         TargetAction::Pause => settings::TargetAction::Pause,
@@ -63,7 +66,7 @@ fn recovery_settings(plan: &RestorePlan, restore_command: &str) -> Vec<(&'static
         target: plan.target.clone(),
         timeline: Some(plan.timeline),
         action,
-        restore_command: restore_command.to_owned(),
+        restore_command,
     }
     .settings();
     // By its number PostgreSQL accepts a timeline only if it finds a history file, and a cluster
@@ -112,8 +115,13 @@ fn raised(
     short.map(|(name, least, _)| (name, least.to_string())).collect()
 }
 
+/// Removes the WAL-read key and what was fetched ahead.
+fn end_command(aside: &Aside) -> Outcome<String> {
+    Ok(format!("rm -rf {} {}", word(&aside.read_key)?, word(&aside.prefetch)?))
+}
+
 /// The command that fetches WAL, with nothing taken from the environment.
-pub(crate) fn restore_command(plan: &RestorePlan, plan_file: &Path) -> Outcome<String> {
+fn restore_command(plan: &RestorePlan, plan_file: &Path) -> Outcome<String> {
     let fetch = &plan.request.fetch;
     let words = [
         word(&fetch.binary)?,

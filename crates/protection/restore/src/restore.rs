@@ -65,9 +65,8 @@ pub fn restore(plan: &RestorePlan, context: RestoreContext<'_>) -> Outcome<Resto
     reporter.start("preparing recovery", 0);
     let mut changed = configuration::bring(target, description)?;
     let control = recovery::control(target, plan)?;
-    let recovery_plan = aside::write(plan, context, &control)?;
-    let command = recovery::restore_command(plan, &recovery_plan)?;
-    recovery::write(target, plan, &control, &command, &mut changed)?;
+    let aside = aside::write(plan, context, &control)?;
+    recovery::write(target, plan, &control, &aside, &mut changed)?;
     let life = mark(target, plan, environment, &control, &mut changed)?;
     link_tablespaces(target, plan)?;
     manifest::write(environment, target, table, &survey, description, control.release, &changed)?;
