@@ -9,6 +9,7 @@ mod exit;
 mod keyring;
 mod output;
 mod progress;
+mod record;
 mod shell;
 mod site;
 

@@ -18,6 +18,7 @@ use serde::Serialize;
 use crate::commands::key::enroll;
 use crate::context::Context;
 use crate::output::{Report, strong};
+use crate::record::record;
 use crate::site::Site;
 
 /// Make a restored copy the source of its database
@@ -127,6 +128,9 @@ pub fn adopt(
         marker.write(&data_directory)?;
     }
     let failure = regions.partial();
+    let ended_text = ended.map_or_else(|| "none".to_owned(), |ended| ended.to_string());
+    let facts = [("incarnation", life.0.to_string()), ("ended", ended_text)];
+    record(site.context(), access, regions, ("adopt", database.clone()), facts);
     Ok(Adopted { database, data_directory, incarnation: life.0, ended, failure })
 }
 

@@ -19,6 +19,7 @@ use lifeboat_telemetry::{Code, Failure, Outcome};
 
 use crate::commands::{adopt, lives};
 use crate::context::Context;
+use crate::record::record;
 use crate::site::Site;
 
 pub use report::Restored;
@@ -127,6 +128,13 @@ pub fn run(args: &Args, context: &Context) -> Outcome<Restored> {
     }
     context.reporter.note(report::intent(&plan));
     let report = lifeboat_restore::restore(&plan, within(context, &source))?;
+    let facts = [
+        ("backup", plan.backup.name.clone()),
+        ("target", plan.target.to_string()),
+        ("to", plan.to.display().to_string()),
+        ("incarnation", report.incarnation.to_string()),
+    ];
+    record(context, &access, &mut regions, ("restore", id.to_string()), facts);
     let mut restored = Restored::done(&plan, report);
     if args.adopt {
         let directory = request.to.clone();

@@ -119,6 +119,8 @@ fn repositories_are_made_once_and_are_one_vault() {
 
     let (code, stats) = place.json(&["repo", "stats"]);
     assert_eq!(code, Some(0));
+    let entries = &stats["result"]["regions"][1]["kinds"]["audit"]["objects"];
+    assert_eq!(entries, 2, "enrolling and creating are recorded, the repetition is not");
     assert_eq!(stats["result"]["regions"].as_array().map(Vec::len), Some(2));
     assert!(stats["result"]["regions"][0]["kinds"]["keys"]["objects"].as_u64() >= Some(2));
 }

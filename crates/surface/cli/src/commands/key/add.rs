@@ -15,6 +15,7 @@ use serde::Serialize;
 
 use crate::context::Context;
 use crate::output::{Report, strong};
+use crate::record::record;
 use crate::site::Site;
 
 /// Add a slot: a passphrase, a key file or a recovery key that opens the vault
@@ -91,7 +92,10 @@ pub fn run(args: &Args, context: &Context) -> Outcome<Added> {
     let label = args.label.clone().unwrap_or_else(|| kind.to_owned());
     let body = make_slot(&context.environment, &secrets, &opener, &label)?;
     let slot = blocking.run(store(&mut regions, &secrets, &body))?;
-    Ok(Added { slot, label, recovery_key, failure: regions.partial() })
+    let failure = regions.partial();
+    let facts = [("kind", kind.to_owned()), ("label", label.clone())];
+    record(context, &access, &mut regions, ("key add", format!("slot {slot}")), facts);
+    Ok(Added { slot, label, recovery_key, failure })
 }
 
 fn opener(args: &Args, context: &Context) -> Outcome<(OpenWith, &'static str, Option<String>)> {

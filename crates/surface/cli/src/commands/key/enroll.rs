@@ -17,6 +17,7 @@ use serde::Serialize;
 
 use crate::context::Context;
 use crate::output::Report;
+use crate::record::record;
 use crate::site::Site;
 
 /// Make the key with which this host writes, and bind its databases
@@ -122,13 +123,12 @@ pub fn enroll(
         databases.push(bind(access, regions, secrets, &mut writer, (&id, node))?);
     }
     writer.save(&path)?;
-    Ok(Enrolled {
-        writer_key: path,
-        label: writer.label().to_owned(),
-        new,
-        databases,
-        failure: regions.partial(),
-    })
+    let failure = regions.partial();
+    let bound: Vec<&str> = databases.iter().map(|bound| bound.database.as_str()).collect();
+    let facts = [("new", new.to_string()), ("databases", bound.join(" "))];
+    let act = ("key enroll", writer.label().to_owned());
+    record(site.context(), access, regions, act, facts);
+    Ok(Enrolled { writer_key: path, label: writer.label().to_owned(), new, databases, failure })
 }
 
 /// Databases of this region whose cluster is on this host.

@@ -8,6 +8,7 @@ use serde::Serialize;
 
 use crate::context::Context;
 use crate::output::Report;
+use crate::record::record;
 use crate::site::Site;
 
 /// Remove a slot from every region
@@ -56,7 +57,7 @@ pub fn run(args: &Args, context: &Context) -> Outcome<Removed> {
     let site = Site::open(context)?;
     let blocking = Blocking::new()?;
     let access = site.access(&blocking);
-    let regions = access.regions()?;
+    let mut regions = access.regions()?;
     let slots = blocking.run(regions.nearest().slots())?;
     let wanted = slots.iter().find(|slot| slot.number == args.slot).ok_or_else(|| {
         Failure::new(Code::Usage, format!("there is no slot {}", args.slot))
@@ -88,10 +89,14 @@ pub fn run(args: &Args, context: &Context) -> Outcome<Removed> {
             .details(failed)
             .hint("Run the command again once they answer.")
     });
+    let failure = partial.or_else(|| regions.partial());
+    let facts = [("label", wanted.body.label.clone())];
+    let subject = format!("slot {}", args.slot);
+    record(context, &access, &mut regions, ("key remove", subject), facts);
     Ok(Removed {
         slot: args.slot,
         label: wanted.body.label.clone(),
         left: slots.len() - 1,
-        failure: partial.or_else(|| regions.partial()),
+        failure,
     })
 }

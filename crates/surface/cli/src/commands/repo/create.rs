@@ -10,6 +10,7 @@ use serde::Serialize;
 use crate::commands::key::enroll::{self, Enrolled};
 use crate::context::Context;
 use crate::output::{Mark, Report, strong};
+use crate::record::record;
 use crate::site::Site;
 
 /// Make the repository of every region that has none yet
@@ -136,6 +137,12 @@ impl Created {
         if any_new || access.writer(&regions).is_err() {
             let secrets = access.secrets(&regions)?;
             self.enrolled = Some(enroll::enroll(site, access, &mut regions, &secrets, false)?);
+        }
+        if any_new {
+            let made = self.regions.iter().filter(|region| region.outcome == "created");
+            let made: Vec<&str> = made.map(|region| region.region.as_str()).collect();
+            let act = ("repo create", regions.vault().id.to_string());
+            record(site.context(), access, &mut regions, act, [("regions", made.join(" "))]);
         }
         Ok(())
     }
