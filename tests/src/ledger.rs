@@ -45,7 +45,8 @@ pub fn append(cluster: &Cluster) -> Result<Point> {
     let noted = cluster.psql(now)?;
     let (time, lsn) = noted.split_once('|').context("no time")?;
     let (rows, digest) = state(cluster)?;
-    let name = format!("after-{rows}");
+    // No two alike, also on another timeline.
+    let name = format!("after-{rows}-at-{time}");
     cluster.psql(&format!("SELECT pg_create_restore_point('{name}'), pg_sleep(0.05)"))?;
     Ok(Point { rows, time: time.to_owned(), xid, lsn: lsn.to_owned(), name, digest })
 }

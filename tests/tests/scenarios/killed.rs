@@ -1,8 +1,9 @@
 //! Dying at every place where it hurts: nothing half is ever listed, and the next run succeeds.
 
-use anyhow::{Result, ensure};
-use lifeboat_scenarios::objects;
+use anyhow::{Context, Result, ensure};
+use lifeboat_scenarios::restored::{not_startable, restore, verify};
 use lifeboat_scenarios::world::{DATABASE, Setup, World};
+use lifeboat_scenarios::{ledger, objects};
 use lifeboat_testkit::process::{Finished, PATIENCE};
 use nix::sys::signal::Signal;
 
@@ -165,6 +166,83 @@ fn pg15_a_killed_repo_create_is_continued_by_running_it_again() -> Result<()> {
         world.ok(&["repo", "check", "--read-data"])?;
         world.source.start()?;
         world.backup()?;
+    }
+    Ok(())
+}
+
+/// Every failpoint of a restore, and whether a server can start when it is hit.
+const RESTORE: [(&str, bool); 6] = [
+    ("restore.planned", false),
+    ("restore.directory_made", false),
+    ("restore.half", false),
+    ("restore.files_done", false),
+    ("restore.before_control", false),
+    ("restore.after_control", true),
+];
+
+#[test]
+fn pg15_a_killed_restore_cannot_start_and_is_continued_by_running_it_again() -> Result<()> {
+    let mut world = World::start(15)?;
+    ledger::create(&world.source)?;
+    ledger::append(&world.source)?;
+    world.backup()?;
+    let point = ledger::append(&world.source)?;
+    world.archive()?;
+    for (failpoint, startable) in RESTORE {
+        let to = world.target(failpoint).to_string_lossy().into_owned();
+        let words = ["restore", DATABASE, "--to", &to, "--latest"];
+        world.lifeboat.killed_at(failpoint, world.arguments("east", &words))?;
+        if !startable {
+            not_startable(&world, failpoint)?;
+        }
+        let mut copy = restore(&world, "east", failpoint, &["--latest"])?;
+        verify(&mut copy).context(failpoint)?;
+        ledger::is_at(&copy, &point).context(failpoint)?;
+    }
+    Ok(())
+}
+
+#[test]
+fn pg15_an_interrupted_restore_exits_130_and_is_continued() -> Result<()> {
+    let mut world = World::start(15)?;
+    ledger::create(&world.source)?;
+    let point = ledger::append(&world.source)?;
+    world.backup()?;
+    world.archive()?;
+    let to = world.target("interrupted");
+    let slow = world.archiver()?.variable("LIFEBOAT_FAILPOINTS", "restore.half=sleep:2000");
+    let shown = to.to_string_lossy();
+    let words = ["restore", DATABASE, "--to", &shown, "--latest"];
+    let running = slow.spawn(world.arguments("east", &words))?;
+    world.wait_until("the first file", || Ok(to.join("base").is_dir()))?;
+    running.signal(Signal::SIGINT)?;
+    let finished = running.wait(PATIENCE)?.expect_code(130)?;
+    ensure!(finished.stderr.contains("LB9001"), "{finished}");
+    not_startable(&world, "interrupted")?;
+    let mut copy = restore(&world, "east", "interrupted", &["--latest"])?;
+    verify(&mut copy)?;
+    ledger::is_at(&copy, &point)
+}
+
+#[test]
+fn pg15_a_killed_fetch_leaves_no_file_that_recovery_would_take() -> Result<()> {
+    let mut world = World::start(15)?;
+    let name = close_segment(&world)?;
+    world.wait_for_archiver()?;
+    let original = std::fs::read(world.source.data().join("pg_wal").join(&name));
+    let destination = world.scratch.folder("fetched")?.join("segment");
+    let shown = destination.to_string_lossy().into_owned();
+    let words = world.arguments("west", &["wal", "fetch", &name, &shown, "--db", DATABASE]);
+    let fetcher = world.archiver()?;
+    for failpoint in ["fetch.read", "fetch.written"] {
+        fetcher.killed_at(failpoint, words.clone())?;
+        ensure!(!destination.exists(), "{failpoint}: half a file");
+    }
+    fetcher.ok(words)?;
+    let fetched = std::fs::read(&destination)?;
+    ensure!(fetched.len() == 16 * 1024 * 1024, "{} bytes", fetched.len());
+    if let Ok(original) = original {
+        ensure!(fetched == original, "the segment differs");
     }
     Ok(())
 }
