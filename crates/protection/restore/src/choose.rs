@@ -279,20 +279,17 @@ impl<'a> Way<'a> {
     /// Refuses, and names the nearest points that can be reached.
     fn unreachable(&self, message: String, place: Place) -> Failure {
         let mut nearest = Vec::new();
-        let on_the_way = self.spans.iter().filter(|span| {
-            span.backups.iter().any(|name| self.backups.iter().any(|one| one.name == *name))
-        });
+        let on_the_way = self.spans.iter().filter(|span| self.goes_through(span));
         let before = on_the_way.filter(|span| place.is_behind(span)).max_by_key(|span| span.to.lsn);
         if let Some(span) = before {
-            let last = self
-                .lineage
-                .last()
-                .map(|last| self.size.number_of(span.to.lsn) >= last.number(self.size));
+            let last = self.lineage.last().map(|last| last.number(self.size));
             match span.to.time {
-                _ if last == Some(true) => nearest.push("--latest".to_owned()),
+                _ if last <= Some(self.size.number_of(span.to.lsn)) => {
+                    nearest.push("--latest".to_owned());
+                }
                 // The last commit itself has nothing behind it that would end the recovery.
                 Some(time) => {
-                    nearest.push(format!("--time {}", time.saturating_sub(TICK).unwrap_or(time)))
+                    nearest.push(format!("--time {}", time.saturating_sub(TICK).unwrap_or(time)));
                 }
                 None => nearest.extend(span.backups.last().map(|name| format!("--backup {name}"))),
             }
@@ -307,6 +304,14 @@ impl<'a> Way<'a> {
             return failure.hint("`lifeboat wal status` prints what can be reached.");
         }
         failure.hint(format!("Nearest: {}.", nearest.join(", or ")))
+    }
+
+    /// Whether the end of a span is a point of this way, reached from one of its backups.
+    fn goes_through(&self, span: &Span) -> bool {
+        let mut ancestors = self.inventory.ancestors(self.timeline).unwrap_or_default().iter();
+        let shared = span.timeline == self.timeline
+            || ancestors.any(|one| one.timeline == span.timeline && span.to.lsn <= one.end);
+        shared && self.backups.iter().any(|backup| span.backups.contains(&backup.name))
     }
 
     fn unusable(&self, backup: &Backup) -> Failure {

@@ -8,8 +8,7 @@ use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 
 use bytes::Bytes;
 use lifeboat_objects::{Blocking, Store};
-use lifeboat_repository::access::Access;
-use lifeboat_repository::ids::{Digest, StreamId};
+use lifeboat_repository::ids::Digest;
 use lifeboat_repository::keys::{ReadKey, StreamKeys};
 use lifeboat_repository::layout;
 use lifeboat_repository::object::ObjectType;
@@ -62,37 +61,6 @@ impl Source {
         });
         let (regions, preferred) = (regions.collect(), AtomicUsize::new(0));
         Self { blocking, regions, preferred, keys, read_key, reporter }
-    }
-
-    /// Opens the vault, and of the database's lives the newest that has a backup: a copy that was
-    /// adopted a moment ago has none of its own yet.
-    pub fn open(
-        access: &Access<'_>,
-        regions: &Regions,
-        database: &str,
-        reporter: Reporter,
-    ) -> Outcome<Self> {
-        let blocking = access.blocking;
-        let secrets = access.secrets(regions)?;
-        let mut streams: Vec<StreamId> = Vec::new();
-        for repository in regions.all() {
-            let bindings = blocking.run(repository.bindings(database))?;
-            streams = bindings.into_iter().rev().map(|binding| binding.body.stream).collect();
-            for stream in &streams {
-                let manifests = format!("{}manifests/", layout::stream(*stream));
-                if !blocking.run(repository.store().list(&manifests))?.is_empty() {
-                    let keys = secrets.stream_keys(*stream);
-                    let read_key = secrets.read_key();
-                    return Ok(Self::new(blocking.clone(), regions, keys, read_key, reporter));
-                }
-            }
-        }
-        let message = match streams.is_empty() {
-            true => format!("no cluster was ever bound to {database}"),
-            false => format!("there is no backup of {database}"),
-        };
-        Err(Failure::new(Code::NoBackup, message)
-            .hint(format!("`lifeboat backup {database}` takes one, on the host of the database.")))
     }
 
     /// Keys of the stream.

@@ -4,25 +4,27 @@ use std::collections::BTreeMap;
 use std::fs;
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
-use lifeboat_environment::{Environment, Failpoints};
+use lifeboat_environment::{Environment, Failpoints, ManualClock, SystemRandom};
 use lifeboat_model::{Lsn, RecoveryTarget, Timeline};
-use lifeboat_objects::{Blocking, Location, Options, Store};
+use lifeboat_objects::{Blocking, Key, Location, Options, Store};
 use lifeboat_repository::ids::{Digest, Incarnation};
-use lifeboat_repository::keys::{Encryption, StreamKeys, VaultSecrets};
+use lifeboat_repository::keys::{CertificateBody, Encryption, StreamKeys, VaultSecrets, WriterKey};
 use lifeboat_repository::layout;
 use lifeboat_repository::manifest::{
-    ClusterFacts, Description, OutsideFile, Sizes, Tablespace, WalSpan,
+    ClusterFacts, Description, Manifest, ManifestBody, OutsideFile, Sizes, Tablespace, WalSpan,
 };
 use lifeboat_repository::object::ObjectType;
 use lifeboat_repository::pack::{FRAME_BYTES, FrameCompressor, PackBuilder, PageEntry};
 use lifeboat_repository::regions::Regions;
-use lifeboat_repository::repository::{ExclusiveCreate, FormatBody, Repository};
+use lifeboat_repository::repository::{ExclusiveCreate, FormatBody, Repository, encode_body};
 use lifeboat_repository::tree::{
     Content, FileEntry, FileKind, FileTablePage, LEAF_PAGES, LeafRef, MapObject, Root, Run,
 };
+use lifeboat_repository::wal_file::{self, WalContent, WalFacts};
 use lifeboat_telemetry::{Cancel, Outcome, Reporter};
 use tempfile::TempDir;
 
@@ -144,21 +146,65 @@ impl Fixture {
         )
     }
 
-    fn put(&self, kind: ObjectType, bytes: &Bytes) -> Digest {
-        let digest = Digest::of(bytes);
-        let key = layout::content(self.keys.stream(), kind, &digest).unwrap();
+    pub(super) fn create(&self, key: &Key, bytes: &Bytes) {
         for (_, store) in &self.stores {
-            self.blocking.run(store.create(&key, bytes.clone())).unwrap();
+            self.blocking.run(store.create(key, bytes.clone())).unwrap();
         }
-        digest
     }
 
-    /// A plan, as it comes out of planning.
-    pub(super) fn plan(&self, backup: &Backup, to: &Path) -> RestorePlan {
-        let request = RestoreRequest {
+    /// Commits a backup under a name, signed by a certified writer.
+    pub(super) fn commit(
+        &self,
+        backup: &Backup,
+        name: &str,
+        change: impl FnOnce(&mut Description),
+    ) {
+        let writer = WriterKey::create(&self.environment, self.secrets.vault(), "test");
+        let number = u32::from_str_radix(&name[..8], 16).unwrap();
+        let key = layout::certificate(number).unwrap();
+        let certificate = CertificateBody {
+            public_key: writer.public().unwrap(),
+            label: "test".to_owned(),
+            issued_at: self.environment.clock().now(),
+        };
+        let (vault, root) = (self.secrets.vault(), self.secrets.root().unwrap());
+        let kind = ObjectType::Certificate;
+        let bytes = encode_body(vault, &key, kind, &certificate, Some(&root)).unwrap();
+        self.create(&key, &bytes);
+        let mut description = backup.description.clone();
+        change(&mut description);
+        let body = ManifestBody {
+            name: name.to_owned(),
+            predecessor: None,
+            committed_at: self.environment.clock().now(),
+            object_table: Vec::new(),
+            wal: [String::new(), String::new()],
+            sealed: String::new(),
+        };
+        let signing = writer.signing().unwrap();
+        let (key, bytes) =
+            Manifest::encode(&self.keys, &self.environment, &signing, body, &description).unwrap();
+        self.create(&key, &bytes);
+    }
+
+    /// Archives a file that says this of itself; nobody reads more of it to make a plan.
+    pub(super) fn archive(&self, name: &str, facts: &WalFacts) {
+        let kind = match name.ends_with(".history") {
+            true => ObjectType::History,
+            false => ObjectType::Segment,
+        };
+        let key = layout::wal(self.keys.stream(), name).unwrap();
+        let content = WalContent { plain: b"x", digest: [0; 32], facts };
+        let (keys, environment) = (&self.keys, &self.environment);
+        let bytes = wal_file::encode(keys, environment, kind, &key, 1, &content).unwrap();
+        self.create(&key, &bytes);
+    }
+
+    pub(super) fn request(&self, target: RecoveryTarget) -> RestoreRequest {
+        RestoreRequest {
             database: "payments/ledger".to_owned(),
-            to: to.to_owned(),
-            target: RecoveryTarget::Latest,
+            to: self.path("target"),
+            target,
             backup: None,
             timeline: None,
             action: TargetAction::Promote,
@@ -176,7 +222,35 @@ impl Fixture {
                 deadline: Duration::from_secs(30),
             },
             state: self.path("state"),
+        }
+    }
+
+    /// Plans, at a moment that is later than everything in the tests.
+    pub(super) fn make_plan(&self, request: &RestoreRequest) -> Outcome<RestorePlan> {
+        let now = "2026-11-21T00:00:00Z".parse().unwrap();
+        let environment =
+            Environment::for_test(Arc::new(ManualClock::at(now)), Arc::new(SystemRandom));
+        let context = RestoreContext {
+            environment: &environment,
+            source: &self.source(),
+            reporter: &Reporter::silent(),
+            cancel: &Cancel::new(),
         };
+        crate::plan(request, context, &self.regions)
+    }
+
+    fn put(&self, kind: ObjectType, bytes: &Bytes) -> Digest {
+        let digest = Digest::of(bytes);
+        let key = layout::content(self.keys.stream(), kind, &digest).unwrap();
+        for (_, store) in &self.stores {
+            self.blocking.run(store.create(&key, bytes.clone())).unwrap();
+        }
+        digest
+    }
+
+    /// A plan, as it comes out of planning.
+    pub(super) fn plan(&self, backup: &Backup, to: &Path) -> RestorePlan {
+        let request = self.request(RecoveryTarget::Latest);
         let description = backup.description.clone();
         let tablespaces = description.tablespaces.iter().map(|one| PlannedTablespace {
             oid: one.oid,
