@@ -94,7 +94,7 @@ pub fn run(
     let began = context.environment.clock().elapsed();
     let _lock = open::lock(request)?;
     let opened = open::source(request, context)?;
-    let name = claim(context, regions)?;
+    let name = claim(request, context, regions)?;
     context.hit("backup.claimed")?;
 
     let taken = take(request, context, regions, &opened, &name)?;
@@ -204,9 +204,15 @@ fn commit(
     Ok(description)
 }
 
-fn claim(context: &BackupContext<'_>, regions: &mut Regions) -> Outcome<String> {
+fn claim(
+    request: &BackupRequest,
+    context: &BackupContext<'_>,
+    regions: &mut Regions,
+) -> Outcome<String> {
     let signer = context.writer.signing()?;
     let stream = context.stream.keys.stream();
-    let label = context.writer.label();
-    context.blocking.run(session::claim(context.environment, regions, stream, label, &signer))
+    let (database, label) = (&request.database, context.writer.label());
+    let environment = context.environment;
+    let claimed = session::claim(environment, regions, database, stream, label, &signer);
+    context.blocking.run(claimed)
 }

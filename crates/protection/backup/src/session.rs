@@ -1,5 +1,7 @@
 //! Claiming a writer session: a number that no other backup of this database has.
 
+use std::collections::BTreeSet;
+
 use lifeboat_environment::Environment;
 use lifeboat_repository::crypt::SigningKey;
 use lifeboat_repository::ids::StreamId;
@@ -16,11 +18,12 @@ const ATTEMPTS: u32 = 16;
 pub async fn claim(
     environment: &Environment,
     regions: &mut Regions,
+    database: &str,
     stream: StreamId,
     writer: &str,
     signer: &SigningKey,
 ) -> Outcome<String> {
-    let mut epoch = highest_epoch(regions, stream).await? + 1;
+    let mut epoch = highest_epoch(regions, database, stream).await? + 1;
     for _ in 0..ATTEMPTS {
         let now = environment.clock().now();
         let session = SessionBody {
@@ -40,12 +43,17 @@ pub async fn claim(
         .hint("Many backups of this database start at once: look for a runaway schedule."))
 }
 
-/// The highest epoch that any region knows, of sessions and of manifests.
-async fn highest_epoch(regions: &Regions, stream: StreamId) -> Outcome<u32> {
+/// The highest epoch that any region knows, of sessions and of manifests, over all lives of the
+/// database: a backup's name is never given out twice.
+async fn highest_epoch(regions: &Regions, database: &str, stream: StreamId) -> Outcome<u32> {
     let mut highest = 0;
     for repository in regions.all() {
-        for folder in ["sessions/", "manifests/"] {
-            let prefix = format!("{}{folder}", layout::stream(stream));
+        let mut streams = BTreeSet::from([stream]);
+        let bindings = repository.bindings(database).await?;
+        streams.extend(bindings.iter().map(|binding| binding.body.stream));
+        for prefix in streams.into_iter().flat_map(|stream| {
+            ["sessions/", "manifests/"].map(|folder| layout::stream(stream) + folder)
+        }) {
             let keys = repository.store().list(&prefix).await?;
             let names = keys.iter().filter_map(|(key, _)| key.as_str().strip_prefix(&prefix));
             highest = names.filter_map(epoch_of).max().unwrap_or(0).max(highest);

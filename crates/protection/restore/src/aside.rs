@@ -41,7 +41,7 @@ pub(crate) fn write(
         prefetch: directory.join(PREFETCH),
     };
     let keys = context.source.keys();
-    let read_key = context.source.read_key().clone();
+    let read_key = context.source.read_key().for_wal(keys.stream());
     WalReadKey { keys: keys.clone(), read_key }.save(&aside.read_key)?;
     let fetch = &plan.request.fetch;
     RecoveryPlan {

@@ -127,6 +127,10 @@ impl Repository {
 
     /// All slots that were not removed.
     pub async fn slots(&self) -> Outcome<Vec<Slot>> {
+        self.each_slot().await?.into_iter().collect()
+    }
+
+    async fn each_slot(&self) -> Outcome<Vec<Outcome<Slot>>> {
         let names: BTreeSet<String> = self
             .store
             .list("keys/")
@@ -141,8 +145,9 @@ impl Repository {
             };
             let key = Key::new(name.clone())?;
             let bytes = self.store.get(&key).await?;
-            let named = decode_named(ObjectType::Slot, &key, &bytes)?;
-            slots.push(Slot { number, body: parse(&key, &named.body)? });
+            let named = decode_named(ObjectType::Slot, &key, &bytes);
+            let body = named.and_then(|named| parse(&key, &named.body));
+            slots.push(body.map(|body| Slot { number, body }));
         }
         Ok(slots)
     }
@@ -158,13 +163,23 @@ impl Repository {
 
     /// Opens the vault with whatever of `openers` fits a slot.
     pub async fn open_secrets(&self, openers: &[OpenWith]) -> Outcome<VaultSecrets> {
-        let slots = self.slots().await?;
+        let (mut slots, mut damaged) = (Vec::new(), None);
+        for slot in self.each_slot().await? {
+            match slot {
+                Ok(slot) => slots.push(slot),
+                // It must not lock out who has the secret of another one.
+                Err(failure) => damaged = Some(failure),
+            }
+        }
         for opener in openers.iter().chain([&OpenWith::Open]) {
             for slot in &slots {
                 if let Some(secrets) = open_slot(self.vault(), &slot.body, opener)? {
                     return Ok(secrets);
                 }
             }
+        }
+        if let Some(failure) = damaged {
+            return Err(failure);
         }
         let kinds: Vec<String> = slots.iter().map(|slot| format!("{:?}", slot.body.kind)).collect();
         let place = self.store.location().display();

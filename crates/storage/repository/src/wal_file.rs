@@ -9,7 +9,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::crypt::{WRAPPED_BYTES, Wrapped};
 use crate::cursor::Cursor;
-use crate::keys::{Encryption, ReadKey, StreamKeys};
+use crate::keys::{Encryption, ReadKey, Recipient, StreamKeys};
 use crate::object::{ObjectType, decode_named, encode_named};
 
 /// A file above this size is stored in parts of this size.
@@ -95,7 +95,7 @@ pub fn encode(
         return Err(Failure::new(Code::ObjectTooLarge, format!("{key} is too large for a part")));
     }
     let internal = |what: &str| Failure::new(Code::Internal, format!("{what} failed"));
-    let sealed = keys.new_object_key(environment)?;
+    let sealed = keys.new_object_key(environment, Recipient::Wal)?;
     let facts = serde_json::to_vec(facts).map_err(|_| internal("encoding WAL facts"))?;
     let facts = keys.seal_metadata(environment, kind, key.as_str().as_bytes(), &facts)?;
     let mut compressor = crate::pack::compressor(level)?;

@@ -23,7 +23,7 @@ async fn region(place: &str, secrets: &VaultSecrets) -> Repository {
 async fn claimed(regions: &mut Regions, secrets: &VaultSecrets, keys: &StreamKeys) -> String {
     let writer = WriterKey::create(&environment(), secrets.vault(), "host");
     let signer = writer.signing().unwrap();
-    claim(&environment(), regions, keys.stream(), "host", &signer).await.unwrap()
+    claim(&environment(), regions, "payments/ledger", keys.stream(), "host", &signer).await.unwrap()
 }
 
 #[test]

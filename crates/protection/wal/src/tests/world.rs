@@ -112,8 +112,9 @@ impl World {
             world.create_repository(region);
         }
         world.grant(1, Incarnation::FIRST);
-        let key =
-            WalReadKey { keys: world.stream.keys.clone(), read_key: world.secrets.read_key() };
+        let keys = world.stream.keys.clone();
+        let read_key = world.secrets.read_key().for_wal(keys.stream());
+        let key = WalReadKey { keys, read_key };
         key.save(&world.state().join("read.key")).unwrap();
         world
     }

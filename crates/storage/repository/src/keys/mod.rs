@@ -8,6 +8,6 @@ mod writer;
 
 pub use reader::WalReadKey;
 pub use slot::{OpenWith, RecoveryKey, SlotBody, SlotKind, make_slot, open_slot};
-pub use stream::{ReadKey, Sealed, StreamKeys};
+pub use stream::{ReadKey, Recipient, Sealed, StreamKeys};
 pub use vault::{Encryption, Vault, VaultSecrets};
 pub use writer::{CertificateBody, WriterKey, WriterStream};

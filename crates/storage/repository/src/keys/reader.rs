@@ -21,7 +21,7 @@ use crate::keys::{ReadKey, StreamKeys, Vault};
 pub struct WalReadKey {
     /// The stream's keys.
     pub keys: StreamKeys,
-    /// The vault's private restore key.
+    /// The stream's private WAL key.
     pub read_key: ReadKey,
 }
 
@@ -31,7 +31,7 @@ struct Stored {
     lifeboat_wal_read_key: u32,
     vault: Vault,
     stream: StreamId,
-    restore_private: Zeroizing<String>,
+    wal_private: Zeroizing<String>,
     id_key: Zeroizing<String>,
     metadata_key: Zeroizing<String>,
 }
@@ -57,13 +57,16 @@ impl WalReadKey {
         if stored.lifeboat_wal_read_key != 1 {
             return Err(unusable(format!("the WAL-read key {shown} is of another version")));
         }
+        let read_key = ReadKey::new(decode_key(&stored.wal_private).ok_or_else(damaged)?);
         let keys = StreamKeys::new(
             stored.vault,
             stored.stream,
-            decode_key(&stored.id_key).ok_or_else(damaged)?,
-            decode_key(&stored.metadata_key).ok_or_else(damaged)?,
+            read_key.public(),
+            (
+                decode_key(&stored.id_key).ok_or_else(damaged)?,
+                decode_key(&stored.metadata_key).ok_or_else(damaged)?,
+            ),
         );
-        let read_key = ReadKey::new(decode_key(&stored.restore_private).ok_or_else(damaged)?);
         Ok(Self { keys, read_key })
     }
 
@@ -75,7 +78,7 @@ impl WalReadKey {
             lifeboat_wal_read_key: 1,
             vault: self.keys.vault().clone(),
             stream: self.keys.stream(),
-            restore_private: encode(self.read_key.private()),
+            wal_private: encode(self.read_key.private()),
             id_key: encode(id_key),
             metadata_key: encode(metadata_key),
         };

@@ -4,7 +4,7 @@ use blake3::Hasher;
 use lifeboat_environment::Environment;
 use lifeboat_telemetry::{Code, Failure, Outcome};
 
-use crate::crypt::{self, Aead, SecretKey, TAG_BYTES, Wrapped};
+use crate::crypt::{self, Aead, PublicKey, SecretKey, TAG_BYTES, Wrapped};
 use crate::ids::{PageId, StreamId};
 use crate::keys::{Encryption, Vault};
 use crate::object::{Coding, Header, ObjectType};
@@ -17,8 +17,18 @@ pub const SALT_BYTES: usize = 32;
 pub struct StreamKeys {
     vault: Vault,
     stream: StreamId,
+    wal_public: PublicKey,
     id_key: SecretKey,
     metadata_key: SecretKey,
+}
+
+/// Whose private key will open an object's key.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Recipient {
+    /// The vault's restore key: pages.
+    Restore,
+    /// The stream's WAL key, which a restored host may hold: WAL.
+    Wal,
 }
 
 /// A fresh object key, and how it lies in the object.
@@ -33,10 +43,10 @@ impl StreamKeys {
     pub(super) fn new(
         vault: Vault,
         stream: StreamId,
-        id_key: SecretKey,
-        metadata_key: SecretKey,
+        wal_public: PublicKey,
+        (id_key, metadata_key): (SecretKey, SecretKey),
     ) -> Self {
-        Self { vault, stream, id_key, metadata_key }
+        Self { vault, stream, wal_public, id_key, metadata_key }
     }
 
     /// The vault.
@@ -47,6 +57,11 @@ impl StreamKeys {
     /// The stream.
     pub fn stream(&self) -> StreamId {
         self.stream
+    }
+
+    /// The public half of the stream's WAL key.
+    pub(super) fn wal_public(&self) -> &PublicKey {
+        &self.wal_public
     }
 
     pub(super) fn secrets(&self) -> (&SecretKey, &SecretKey) {
@@ -92,14 +107,22 @@ impl StreamKeys {
         Ok(())
     }
 
-    /// A fresh key for one object, wrapped to the vault's restore key.
-    pub fn new_object_key(&self, environment: &Environment) -> Outcome<Sealed> {
+    /// A fresh key for one object, wrapped to whoever may read it.
+    pub fn new_object_key(
+        &self,
+        environment: &Environment,
+        recipient: Recipient,
+    ) -> Outcome<Sealed> {
         if self.vault.encryption == Encryption::None {
             let wrapped = Wrapped { ephemeral: [0; 32], key: [0; crypt::WRAPPED_BYTES] };
             return Ok(Sealed { aead: None, wrapped });
         }
         let key = crypt::random_key(environment);
-        let wrapped = crypt::wrap(environment, &self.vault.restore_public.0, &key)?;
+        let public = match recipient {
+            Recipient::Restore => &self.vault.restore_public.0,
+            Recipient::Wal => &self.wal_public,
+        };
+        let wrapped = crypt::wrap(environment, public, &key)?;
         Ok(Sealed { aead: Some(Aead::new(&key)?), wrapped })
     }
 
@@ -169,7 +192,7 @@ impl std::fmt::Debug for StreamKeys {
     }
 }
 
-/// What reads pages and WAL: the vault's private restore key.
+/// What reads pages (the vault's private restore key) or the WAL of one stream (derived from it).
 #[derive(Clone)]
 pub struct ReadKey {
     private: SecretKey,
@@ -179,6 +202,17 @@ impl ReadKey {
     /// From the private key.
     pub fn new(private: SecretKey) -> Self {
         Self { private }
+    }
+
+    /// The key that reads the WAL of one stream, and nothing else.
+    #[must_use]
+    pub fn for_wal(&self, stream: StreamId) -> Self {
+        Self::new(crypt::derive(self.private.as_ref(), &stream.0, "lifeboat/1/stream/wal"))
+    }
+
+    /// The public half; zeros, to which nothing can be wrapped, if there is none.
+    pub(super) fn public(&self) -> PublicKey {
+        crypt::public_of(&self.private).unwrap_or_default()
     }
 
     /// Opens an object's key.

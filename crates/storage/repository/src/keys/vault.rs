@@ -90,12 +90,15 @@ impl VaultSecrets {
         StreamKeys::new(
             self.vault.clone(),
             stream,
-            crypt::derive(self.id_key.as_ref(), &stream.0, "lifeboat/1/stream/id"),
-            crypt::derive(self.metadata_key.as_ref(), &stream.0, "lifeboat/1/stream/metadata"),
+            self.read_key().for_wal(stream).public(),
+            (
+                crypt::derive(self.id_key.as_ref(), &stream.0, "lifeboat/1/stream/id"),
+                crypt::derive(self.metadata_key.as_ref(), &stream.0, "lifeboat/1/stream/metadata"),
+            ),
         )
     }
 
-    /// What reads the past of every stream.
+    /// What reads the pages of every stream, and from which every WAL key is derived.
     pub fn read_key(&self) -> ReadKey {
         ReadKey::new(self.restore_private.clone())
     }

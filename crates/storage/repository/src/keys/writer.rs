@@ -67,6 +67,7 @@ struct StoredStream {
     incarnation: Incarnation,
     binding: u32,
     stream: StreamId,
+    wal_public: VerifyingKey,
     id_key: Zeroizing<String>,
     metadata_key: Zeroizing<String>,
 }
@@ -137,8 +138,11 @@ impl WriterKey {
             let keys = StreamKeys::new(
                 stored.vault.clone(),
                 stream.stream,
-                decode_key(&stream.id_key).ok_or_else(damaged)?,
-                decode_key(&stream.metadata_key).ok_or_else(damaged)?,
+                stream.wal_public.0,
+                (
+                    decode_key(&stream.id_key).ok_or_else(damaged)?,
+                    decode_key(&stream.metadata_key).ok_or_else(damaged)?,
+                ),
             );
             let bound = WriterStream {
                 system_identifier: stream.system_identifier,
@@ -161,6 +165,7 @@ impl WriterKey {
                 incarnation: stream.incarnation,
                 binding: stream.binding,
                 stream: stream.keys.stream(),
+                wal_public: VerifyingKey(*stream.keys.wal_public()),
                 id_key: Zeroizing::new(STANDARD.encode(id_key.as_ref())),
                 metadata_key: Zeroizing::new(STANDARD.encode(metadata_key.as_ref())),
             };

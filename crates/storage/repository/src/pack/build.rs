@@ -6,7 +6,7 @@ use lifeboat_telemetry::{Code, Failure, Outcome};
 
 use crate::crypt::Aead;
 use crate::ids::Digest;
-use crate::keys::StreamKeys;
+use crate::keys::{Recipient, StreamKeys};
 use crate::object::ObjectType;
 use crate::pack::{
     FRAME_BYTES, FrameEntry, PACK_BYTES, PREFIX_BYTES, PageEntry, TRAILER_BYTES, TRAILER_MAGIC,
@@ -92,7 +92,7 @@ pub struct FinishedPack {
 impl PackBuilder {
     /// An empty pack with a key of its own.
     pub fn new(keys: &StreamKeys, environment: &Environment) -> Outcome<Self> {
-        let sealed = keys.new_object_key(environment)?;
+        let sealed = keys.new_object_key(environment, Recipient::Restore)?;
         let mut buffer = Vec::with_capacity(PACK_BYTES + PACK_BYTES / 16 + FRAME_BYTES);
         buffer.resize(crate::object::HEADER_BYTES, 0);
         buffer.extend_from_slice(&sealed.wrapped.ephemeral);

@@ -132,7 +132,8 @@ impl PackReader {
         let sealed = store.get_range(&key, self.table.clone()).await?;
         let plain = self.keys.open_metadata(ObjectType::Pack, b"pages", &sealed)?;
         let mut cursor = Cursor::new(&plain, "a page table");
-        let mut pages = Vec::with_capacity(self.slots as usize);
+        // The claimed number of slots is believed only as far as there are bytes for them.
+        let mut pages = Vec::with_capacity(plain.len() / 20);
         for _ in 0..self.slots {
             pages.push(PageEntry { id: PageId(cursor.array()?), crc32c: cursor.u32()? });
         }

@@ -99,10 +99,11 @@ async fn read_golden(name: &str) {
     let range = pack.frame(run.frame).unwrap().slot_range(run.slot).unwrap();
     assert_eq!(plain[range], sample::page(2));
 
+    let wal_key = read_key.for_wal(keys.stream());
     for (file, kind) in [(SEGMENT, ObjectType::Segment), (LARGE, ObjectType::SegmentHead)] {
         let key: Key = layout::wal(keys.stream(), file).unwrap();
         let bytes = store.get(&key).await.unwrap();
-        let (head, plain) = wal_file::decode(&keys, &read_key, kind, &key, &bytes).unwrap();
+        let (head, plain) = wal_file::decode(&keys, &wal_key, kind, &key, &bytes).unwrap();
         assert_eq!(head.facts.last_commit_us, Some(1_763_632_801_000_000));
         if kind == ObjectType::Segment {
             assert_eq!(plain, sample::wal(1 << 20));

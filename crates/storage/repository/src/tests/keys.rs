@@ -6,7 +6,8 @@ use zeroize::Zeroizing;
 use super::sample::{self, PASSPHRASE};
 use crate::crypt;
 use crate::keys::{
-    Encryption, OpenWith, RecoveryKey, SlotKind, VaultSecrets, WriterKey, make_slot, open_slot,
+    Encryption, OpenWith, Recipient, RecoveryKey, SlotKind, VaultSecrets, WriterKey, make_slot,
+    open_slot,
 };
 use crate::object::ObjectType;
 use crate::repository::Repository;
@@ -63,8 +64,16 @@ fn what_a_writer_holds_does_not_open_what_it_wrote() {
     let environment = sample::environment();
     let secrets = VaultSecrets::create(&environment, Encryption::Aes256Gcm).unwrap();
     let keys = secrets.stream(1, crate::ids::Incarnation::FIRST);
-    let object = keys.new_object_key(&environment).unwrap();
+    let object = keys.new_object_key(&environment, Recipient::Restore).unwrap();
     assert!(secrets.read_key().open(keys.vault(), &object.wrapped).is_ok());
+    // What a restored host keeps reads the WAL of its own stream, and neither pages nor others.
+    let own_wal = secrets.read_key().for_wal(keys.stream());
+    let other = secrets.stream(2, crate::ids::Incarnation::FIRST);
+    let other_wal = other.new_object_key(&environment, Recipient::Wal).unwrap();
+    let wal = keys.new_object_key(&environment, Recipient::Wal).unwrap();
+    assert!(own_wal.open(keys.vault(), &wal.wrapped).is_ok());
+    assert!(own_wal.open(keys.vault(), &object.wrapped).is_err());
+    assert!(own_wal.open(keys.vault(), &other_wal.wrapped).is_err());
     // A key pair of the writer's own making is not the recipient.
     let own = crypt::random_key(&environment);
     assert!(crypt::unwrap(&own, &object.wrapped).is_err());

@@ -104,7 +104,8 @@ fn leave_read_key(
     }
     let secrets = access.secrets(regions)?;
     let keys = secrets.stream_keys(binding.body.stream);
-    WalReadKey { keys, read_key: secrets.read_key() }.save(path)
+    let read_key = secrets.read_key().for_wal(keys.stream());
+    WalReadKey { keys, read_key }.save(path)
 }
 
 fn unbound(id: &DatabaseId) -> Failure {
