@@ -54,7 +54,11 @@ pub fn run(root: &Path, options: &Options) -> Result<()> {
         story.stage.heading(number + 1, title);
         let done = step(&mut story);
         // After Ctrl-C commands fail in many ways; there is one reason to tell.
-        story.stage.check().and(done).with_context(|| format!("step {} failed: {title}", number + 1))?;
+        story
+            .stage
+            .check()
+            .and(done)
+            .with_context(|| format!("step {} failed: {title}", number + 1))?;
     }
     Ok(())
 }

@@ -267,7 +267,8 @@ fn quoted(words: &[&str]) -> String {
         if !word.is_empty() && word.chars().all(plain) {
             (*word).to_owned()
         } else if word.contains('\'') {
-            format!("\"{word}\"")
+            let escaped = word.replace('\\', r"\\").replace('"', r#"\""#).replace('$', r"\$");
+            format!("\"{escaped}\"")
         } else {
             format!("'{word}'")
         }

@@ -164,6 +164,8 @@ impl Story {
 
     fn restore(&mut self) -> Result<()> {
         let time = self.moment_noted()?.time.clone();
+        self.stage.note("A new host takes over. With the passphrase it gets a key of its own.\n");
+        self.without_east(&["key", "enroll"])?;
         self.figures.restore =
             self.west(&["restore", "payments/ledger", "--to", "west/data", "--time", &time])?;
         let start = SystemClock.elapsed();
@@ -193,10 +195,7 @@ impl Story {
     }
 
     fn refusal(&mut self) -> Result<()> {
-        self.stage.note(
-            "The new host gets a writer key of its own, and tries what an archiver would do.\n",
-        );
-        self.without_east(&["key", "enroll"])?;
+        self.stage.note("This is what the archiver of a copy would run.\n");
         let name = self.stage.ask(WEST, "SELECT pg_walfile_name(pg_switch_wal())")?;
         let segment = format!("pg_wal/{name}");
         let shell = ["lifeboat", "--spec", "../../lifeboat.yaml", "--here", "west"];
