@@ -98,7 +98,7 @@ pub fn encode(
     let sealed = keys.new_object_key(environment, Recipient::Wal)?;
     let facts = serde_json::to_vec(facts).map_err(|_| internal("encoding WAL facts"))?;
     let facts = keys.seal_metadata(environment, kind, key.as_str().as_bytes(), &facts)?;
-    let mut compressor = crate::pack::number_compressor(level)?;
+    let mut compressor = crate::pack::compressor(level)?;
 
     let mut body = Vec::with_capacity(plain.len() / 2 + facts.len() + 256);
     body.extend_from_slice(&(plain.len() as u64).to_le_bytes());

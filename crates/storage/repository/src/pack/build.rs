@@ -56,14 +56,15 @@ fn is_index(plain: &[u8], page_bytes: u32) -> bool {
     size == page_bytes && special > 24 && special < page_bytes
 }
 
-fn compressor(level: i32) -> Outcome<zstd::bulk::Compressor<'static>> {
+/// zstd of a level as it is.
+pub(crate) fn compressor(level: i32) -> Outcome<zstd::bulk::Compressor<'static>> {
     zstd::bulk::Compressor::new(level).map_err(unusable)
 }
 
-/// zstd for what is full of small numbers, as index pages and WAL are. At level 1 matches count
+/// zstd for what is full of small numbers, as index pages are. At level 1 matches count
 /// from five bytes on instead of six or seven: an index of pgbench takes 28 % less, at the same
 /// speed. Rows, which repeat longer pieces, would take 2 to 5 % more.
-pub(crate) fn number_compressor(level: i32) -> Outcome<zstd::bulk::Compressor<'static>> {
+fn number_compressor(level: i32) -> Outcome<zstd::bulk::Compressor<'static>> {
     let mut context = compressor(level)?;
     if level == 1 {
         context.set_parameter(zstd::zstd_safe::CParameter::MinMatch(5)).map_err(unusable)?;

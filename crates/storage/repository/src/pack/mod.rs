@@ -10,7 +10,7 @@ use lifeboat_telemetry::Outcome;
 use crate::cursor::Cursor;
 use crate::ids::PageId;
 
-pub(crate) use build::number_compressor;
+pub(crate) use build::compressor;
 pub use build::{FinishedPack, FrameCompressor, PackBuilder, PackedFrame};
 pub use read::{FrameReader, PackCache, PackReader, decode_frame};
 
