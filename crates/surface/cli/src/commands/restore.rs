@@ -6,11 +6,12 @@ mod target;
 use std::path::PathBuf;
 
 use lifeboat_model::spec::Database;
-use lifeboat_model::{DatabaseId, Lsn, Timeline};
+use lifeboat_model::{DatabaseId, Lsn, RecoveryTarget, Timeline};
 use lifeboat_objects::Blocking;
 use lifeboat_repository::access::Access;
 use lifeboat_repository::binding::Binding;
 use lifeboat_repository::keys::VaultSecrets;
+use lifeboat_repository::layout;
 use lifeboat_repository::regions::Regions;
 use lifeboat_restore::{
     FetchCommand, RestoreContext, RestorePlan, RestoreRequest, Source, TargetAction,
@@ -206,19 +207,43 @@ fn plan(
     regions: &Regions,
     secrets: &VaultSecrets,
 ) -> Outcome<(RestorePlan, Source)> {
-    let mut first = None;
+    let mut failures: Vec<(u64, Failure)> = Vec::new();
     for life in lives::of(access, regions, &request.database)?.into_iter().rev() {
         let source = source(&life, context, access, regions, secrets);
         match lifeboat_restore::plan(request, within(context, &source), regions) {
-            Ok(plan) => return Ok((plan, source)),
-            Err(failure) if is_elsewhere(failure.code()) => first = first.or(Some(failure)),
+            Ok(mut plan) => {
+                plan.notes.extend(failures.iter().map(|(number, failure)| {
+                    format!("an earlier life is read, for life {number} cannot serve: {failure}")
+                }));
+                return Ok((plan, source));
+            }
+            Err(failure) if is_elsewhere(failure.code()) => {
+                failures.push((life.body.incarnation.0, failure));
+            }
             Err(failure) => return Err(failure),
         }
+        // The end of an earlier life is not the newest state, once this one was backed up.
+        let ends = matches!(request.target, RecoveryTarget::Latest | RecoveryTarget::Immediate);
+        if ends && request.timeline.is_none() && has_backups(&life, access, regions)? {
+            break;
+        }
     }
-    Err(first.unwrap_or_else(|| {
+    let newest = failures.into_iter().next().map(|(_, failure)| failure);
+    Err(newest.unwrap_or_else(|| {
         Failure::new(Code::NoBackup, format!("there is no backup of {}", request.database))
             .hint("Is it the right database, and the right spec? `lifeboat repo stats` shows all.")
     }))
+}
+
+/// Whether any region has a backup of this life, be it a damaged one.
+fn has_backups(life: &Binding, access: &Access<'_>, regions: &Regions) -> Outcome<bool> {
+    let prefix = format!("{}manifests/", layout::stream(life.body.stream));
+    for repository in regions.all() {
+        if !access.blocking.run(repository.store().list(&prefix))?.is_empty() {
+            return Ok(true);
+        }
+    }
+    Ok(false)
 }
 
 /// An earlier life may have what this one lacks.

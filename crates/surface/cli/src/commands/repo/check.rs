@@ -1,7 +1,11 @@
 //! `lifeboat repo check`: is everything there that backups need, and is it what was written.
 
+use std::collections::{BTreeMap, BTreeSet};
+
 use lifeboat_objects::Blocking;
+use lifeboat_repository::access::Access;
 use lifeboat_repository::check::{Check, CheckReport};
+use lifeboat_repository::regions::Regions;
 use lifeboat_repository::repository::Repository;
 use lifeboat_telemetry::{Code, Failure, Outcome, bytes};
 use schemars::JsonSchema;
@@ -135,6 +139,7 @@ pub fn run(args: &Args, context: &Context) -> Outcome<RepositoriesChecked> {
         let report = blocking.run(check(repository, context, args.read_data))?;
         checked.push(RegionChecked::new(report, repository.store().location().display()));
     }
+    compare_vaults(&access, &regions, &mut checked)?;
     let skipped = regions.skipped().iter().map(|skipped| Skipped {
         region: skipped.region.clone(),
         why: skipped.failure.full_message(),
@@ -146,6 +151,34 @@ pub fn run(args: &Args, context: &Context) -> Outcome<RepositoriesChecked> {
         regions: checked,
         failure,
     })
+}
+
+/// Nothing in a repository names the last slot, certificate or binding; another region does.
+fn compare_vaults(
+    access: &Access<'_>,
+    regions: &Regions,
+    checked: &mut [RegionChecked],
+) -> Outcome<()> {
+    let mut names: BTreeMap<String, BTreeSet<String>> = BTreeMap::new();
+    for repository in regions.all() {
+        for prefix in ["keys/", "bindings/"] {
+            for (key, _) in access.blocking.run(repository.store().list(prefix))? {
+                let holders = names.entry(key.to_string()).or_default();
+                holders.insert(repository.region().to_owned());
+            }
+        }
+    }
+    for (object, holders) in &names {
+        let removed = names.contains_key(&format!("{object}-removed"));
+        for region in checked.iter_mut().filter(|_| !removed) {
+            if !holders.contains(&region.region) {
+                let holders: Vec<&str> = holders.iter().map(String::as_str).collect();
+                let what = format!("missing here; {} has it", holders.join(", "));
+                region.damage.push(Damage { object: object.clone(), what, backups: Vec::new() });
+            }
+        }
+    }
+    Ok(())
 }
 
 async fn check(
