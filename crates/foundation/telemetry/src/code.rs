@@ -148,6 +148,20 @@ codes! {
 }
 
 impl Code {
+    /// What to do where nobody knew better: damage is found deep below whoever knows the command.
+    pub(crate) fn usual_hint(self) -> Option<&'static str> {
+        match self {
+            Self::ObjectMissing
+            | Self::ObjectDamaged
+            | Self::SignatureInvalid
+            | Self::LimitExceeded => Some(
+                "`lifeboat repo check --read-data` names all damage. Another region holds the \
+                 same bytes: --here reads it first.",
+            ),
+            _ => None,
+        }
+    }
+
     /// Finds a code by its text, in any case.
     pub fn find(text: &str) -> Option<Self> {
         Self::ALL.iter().copied().find(|code| code.text().eq_ignore_ascii_case(text))

@@ -81,7 +81,7 @@ impl Failure {
 
     /// What to do.
     pub fn hint_text(&self) -> Option<&str> {
-        self.0.hint.as_deref()
+        self.0.hint.as_deref().or_else(|| self.0.code.usual_hint())
     }
 
     /// The lines below the message.
