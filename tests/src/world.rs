@@ -23,6 +23,7 @@ pub struct Setup {
     nodes: Vec<String>,
     variables: Vec<(String, String)>,
     archive_command: String,
+    wal: String,
     database: String,
     scratch: Scratch,
 }
@@ -47,6 +48,7 @@ impl Setup {
             nodes: Vec::new(),
             variables: Vec::new(),
             archive_command: "{push}".to_owned(),
+            wal: "mode: archive, every: 5m".to_owned(),
             database: String::new(),
             scratch,
         })
@@ -79,6 +81,13 @@ impl Setup {
     #[must_use]
     pub fn node(mut self, line: impl Into<String>) -> Self {
         self.nodes.push(line.into());
+        self
+    }
+
+    /// How WAL is archived, as YAML between braces.
+    #[must_use]
+    pub fn wal(mut self, settings: &str) -> Self {
+        settings.clone_into(&mut self.wal);
         self
     }
 
@@ -148,9 +157,10 @@ impl Setup {
             "lifeboat: 1\nstate: {state}\nregions:\n{regions}encryption:\n  slots: [{slots}]\n  \
              writer: \"file:{writer}\"\ntiers:\n  standard: {{ rto: 4h, rpo: 1h }}\n\
              services:\n  shop:\n    tier: standard\n    home: east\n    databases:\n      main:\n        \
-             engine: postgres\n        nodes:\n{nodes}        wal: {{ mode: archive, every: 5m }}\n{database}",
+             engine: postgres\n        nodes:\n{nodes}        wal: {{ {wal} }}\n{database}",
             state = world.scratch.folder("state")?.display(),
             slots = self.slots,
+            wal = self.wal,
             writer = world.writer_key().display(),
             database = self.database,
         );
