@@ -125,3 +125,6 @@ fn commit(line: &str) -> Option<Commit> {
         time: format!("{}Z", time.trim().replace(' ', "T")).parse().ok()?,
     })
 }
+
+#[cfg(test)]
+mod tests;

@@ -1,7 +1,7 @@
 //! The proof: the md5 of every row, at the moment and after the restore.
 
 use std::fs::File;
-use std::io::{BufRead, BufReader, Lines};
+use std::io::{self, BufRead, BufReader, Lines};
 
 use anyhow::{Context, Result, bail};
 use comfy_table::Table;
@@ -124,6 +124,7 @@ fn lines(stage: &Stage, folder: &str, table: &str) -> Result<Notes> {
     Ok(BufReader::new(file).lines())
 }
 
+#[derive(Debug, PartialEq, Eq)]
 struct Counted {
     before: u64,
     after: u64,
@@ -131,7 +132,10 @@ struct Counted {
 }
 
 impl Counted {
-    fn of(mut before: Notes, mut after: Notes) -> Result<Self> {
+    fn of(
+        mut before: impl Iterator<Item = io::Result<String>>,
+        mut after: impl Iterator<Item = io::Result<String>>,
+    ) -> Result<Self> {
         let mut counted = Self { before: 0, after: 0, differ: 0 };
         loop {
             let (old, new) = (before.next().transpose()?, after.next().transpose()?);
@@ -144,3 +148,6 @@ impl Counted {
         }
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -275,3 +275,6 @@ fn quoted(words: &[&str]) -> String {
     };
     words.iter().map(quote).collect::<Vec<_>>().join(" ")
 }
+
+#[cfg(test)]
+mod tests;
