@@ -1,12 +1,14 @@
 //! A backup is not good before the WAL between start and stop is in a repository.
 
+use std::time::Duration;
+
 use lifeboat_repository::manifest::WalSpan;
 use lifeboat_repository::regions::Regions;
 use lifeboat_telemetry::Outcome;
 
 use crate::open::Opened;
 use crate::run::{BackupContext, BackupRequest};
-use crate::source::switch_wal;
+use crate::source::{Source, switch_wal};
 
 /// Waits for the WAL. An idle primary would let a standby's backup wait for ever: it is asked to
 /// finish its segment.
@@ -38,6 +40,7 @@ pub fn wait_for_wal(
     };
     let stream = context.stream.keys.stream();
     let deadline = request.wal_deadline;
+    let mut watch = Watch::default();
     lifeboat_wal::wait_until_archived(
         context.environment,
         context.blocking,
@@ -45,6 +48,37 @@ pub fn wait_for_wal(
         stream,
         needed,
         deadline,
-        context.cancel,
+        || {
+            watch.look(context, source);
+            context.cancel.check()
+        },
     )
+}
+
+/// How often the archiver is asked how it does.
+const WATCH_EVERY: Duration = Duration::from_secs(2);
+
+/// Says at once when the archiver fails, instead of letting a person wait for the deadline.
+#[derive(Default)]
+struct Watch {
+    looked: Option<Duration>,
+    told: Option<String>,
+}
+
+impl Watch {
+    fn look(&mut self, context: &BackupContext<'_>, source: &Source) {
+        let now = context.environment.clock().elapsed();
+        if self.looked.is_some_and(|looked| now.saturating_sub(looked) < WATCH_EVERY) {
+            return;
+        }
+        self.looked = Some(now);
+        // A server that does not answer now is found out by the steps that need it.
+        let Ok(Some(failed)) = context.blocking.run(source.failing_segment()) else { return };
+        if self.told.as_ref() != Some(&failed) {
+            context.reporter.warn(format!(
+                "PostgreSQL cannot archive {failed}: its log says why archive_command fails",
+            ));
+            self.told = Some(failed);
+        }
+    }
 }

@@ -20,7 +20,7 @@ pub fn write_manifest(
     description: &Description,
 ) -> Outcome<()> {
     let keys = &context.stream.keys;
-    let manifests = context.blocking.run(regions.nearest().manifests(keys.stream()))?;
+    let manifests = context.blocking.run(regions.nearest().manifests(keys.stream()))?.sound;
     let predecessor = manifests
         .last()
         .map(|last| Predecessor { name: last.body.name.clone(), digest: last.digest });

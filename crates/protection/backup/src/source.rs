@@ -174,6 +174,15 @@ impl Source {
         Ok(Stopped { lsn, backup_label: row.get(1), tablespace_map: row.get(2) })
     }
 
+    /// The segment that archive_command failed on last, if nothing was archived since.
+    pub async fn failing_segment(&self) -> Outcome<Option<String>> {
+        let query = "SELECT last_failed_wal FROM pg_stat_archiver
+                     WHERE last_failed_time > coalesce(last_archived_time, '-infinity')";
+        let row = self.connection.client().query_opt(query, &[]).await;
+        let row = row.map_err(|error| self.connection.failure(&error))?;
+        Ok(row.and_then(|row| row.get(0)))
+    }
+
     /// The timeline that the server is on now.
     pub async fn timeline(&self) -> Outcome<Timeline> {
         let text =

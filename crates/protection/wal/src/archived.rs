@@ -8,7 +8,7 @@ use lifeboat_objects::Blocking;
 use lifeboat_repository::ids::StreamId;
 use lifeboat_repository::layout;
 use lifeboat_repository::regions::Regions;
-use lifeboat_telemetry::{Cancel, Code, Failure, Outcome, duration};
+use lifeboat_telemetry::{Code, Failure, Outcome, duration};
 
 const POLL: Duration = Duration::from_millis(100);
 
@@ -36,7 +36,8 @@ impl Needed {
     }
 }
 
-/// Waits until every segment is in at least one repository that answers.
+/// Waits until every segment is in at least one repository that answers. `watch` is called at
+/// every look: it may end the wait, or tell a person why it takes so long.
 pub fn wait_until_archived(
     environment: &Environment,
     blocking: &Blocking,
@@ -44,13 +45,13 @@ pub fn wait_until_archived(
     stream: StreamId,
     needed: Needed,
     deadline: Duration,
-    cancel: &Cancel,
+    mut watch: impl FnMut() -> Outcome<()>,
 ) -> Outcome<()> {
     let began = environment.clock().elapsed();
     for segment in needed.segments() {
         let key = layout::wal(stream, &segment.to_string())?;
         loop {
-            cancel.check()?;
+            watch()?;
             let stored = regions.all().iter().any(|repository| {
                 matches!(blocking.run(repository.store().stat(&key)), Ok(Some(_)))
             });

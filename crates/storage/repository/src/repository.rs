@@ -5,7 +5,7 @@ use std::collections::BTreeSet;
 use bytes::Bytes;
 use jiff::Timestamp;
 use lifeboat_objects::{Key, Store};
-use lifeboat_telemetry::{Code, Failure, Outcome};
+use lifeboat_telemetry::{Code, Failure, Kind, Outcome};
 use serde::Deserialize;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
@@ -49,6 +49,15 @@ pub struct FormatBody {
 pub struct Repository {
     store: Store,
     format: FormatBody,
+}
+
+/// The manifests of a stream.
+#[derive(Debug, Default)]
+pub struct Manifests {
+    /// Those that hold, in order of name.
+    pub sound: Vec<Manifest>,
+    /// Names of those that do not, and why.
+    pub damaged: Vec<(String, Failure)>,
 }
 
 /// A slot as listed.
@@ -255,18 +264,29 @@ impl Repository {
         Ok(names.collect())
     }
 
-    /// All manifests of a stream in order of name, their signatures checked.
-    pub async fn manifests(&self, stream: StreamId) -> Outcome<Vec<Manifest>> {
+    /// All manifests of a stream in order of name, their signatures checked. One that is damaged
+    /// does not hide the others.
+    pub async fn manifests(&self, stream: StreamId) -> Outcome<Manifests> {
         let writers = self.certified_writers().await?;
         let prefix = format!("{}manifests/", layout::stream(stream));
-        let mut manifests = Vec::new();
+        let mut manifests = Manifests::default();
         for (key, _) in self.store.list(&prefix).await? {
-            let manifest = Manifest::decode(&key, &self.store.get(&key).await?)?;
-            if !writers.contains(&manifest.signer) {
+            let read = self.store.get(&key).await.and_then(|bytes| {
+                let manifest = Manifest::decode(&key, &bytes)?;
+                if writers.contains(&manifest.signer) {
+                    return Ok(manifest);
+                }
                 let message = format!("{key} is signed by a writer that was never certified");
-                return Err(Failure::new(Code::SignatureInvalid, message));
+                Err(Failure::new(Code::SignatureInvalid, message))
+            });
+            match read {
+                Ok(manifest) => manifests.sound.push(manifest),
+                Err(failure) if failure.kind() == Kind::Damage => {
+                    let name = key.as_str().rsplit('/').next().unwrap_or_default().to_owned();
+                    manifests.damaged.push((name, failure));
+                }
+                Err(failure) => return Err(failure),
             }
-            manifests.push(manifest);
         }
         Ok(manifests)
     }

@@ -40,7 +40,6 @@ fn date(time: Timestamp) -> String {
 }
 
 /// The parsed values under the names and in the words of `pg_controldata`.
-#[expect(clippy::too_many_lines, reason = "one line for each field")]
 fn as_controldata(control: &ControlFile) -> Vec<(&'static str, String)> {
     let (next, limits) = (control.next_transaction, control.limits);
     vec![

@@ -90,13 +90,15 @@ impl<'a> Inventory<'a> {
     fn read_backups(&mut self) -> Outcome<()> {
         let manifests = match self.blocking.run(self.repository.manifests(self.keys.stream())) {
             Ok(manifests) => manifests,
+            // A damaged certificate: nobody's signature can be trusted.
             Err(failure) if failure.kind() == lifeboat_telemetry::Kind::Damage => {
                 self.problems.push(failure.to_string());
                 return Ok(());
             }
             Err(failure) => return Err(failure),
         };
-        for manifest in manifests {
+        self.problems.extend(manifests.damaged.iter().map(|(_, failure)| failure.to_string()));
+        for manifest in manifests.sound {
             let name = manifest.body.name.clone();
             match manifest.description(self.keys) {
                 Ok(description) => self.backups.push(Backup { name, description }),

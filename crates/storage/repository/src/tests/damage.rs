@@ -33,10 +33,13 @@ async fn check(place: &str, objects: &[(Key, Bytes)]) -> Option<CheckReport> {
 }
 
 fn names(report: Option<&CheckReport>, key: &Key) -> bool {
-    // A repository that does not open names its `format`.
-    report.map_or(key.as_str() == "format", |report| {
-        report.damage.iter().any(|damage| !damage.harmless && damage.object == key.as_str())
-    })
+    match report {
+        // A repository that does not open names its `format`.
+        None => key.as_str() == "format",
+        Some(report) => {
+            report.damage.iter().any(|damage| !damage.harmless && damage.object == key.as_str())
+        }
+    }
 }
 
 #[test]

@@ -73,7 +73,7 @@ async fn read_golden(name: &str) {
     let keys = secrets.stream(SYSTEM, Incarnation::FIRST);
     assert_eq!(keys.stream(), binding.body.stream);
 
-    let manifests = repository.manifests(keys.stream()).await.unwrap();
+    let manifests = repository.manifests(keys.stream()).await.unwrap().sound;
     let [manifest] = manifests.as_slice() else { panic!("one manifest is expected") };
     let description = manifest.description(&keys).unwrap();
     assert_eq!(description.label.as_deref(), Some("golden"));

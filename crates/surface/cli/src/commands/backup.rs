@@ -19,7 +19,7 @@ use crate::output::{Report, strong};
 use crate::site::Site;
 
 /// How long the archive may lag behind the end of a backup.
-const WAL_DEADLINE: Duration = Duration::from_secs(600);
+const WAL_DEADLINE: Duration = Duration::from_secs(180);
 
 /// Back up a database into every region
 ///

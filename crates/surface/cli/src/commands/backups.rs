@@ -32,15 +32,22 @@ pub struct Stored {
 /// All backups of a database, oldest first: of every incarnation, from every region.
 pub fn read(access: &Access<'_>, regions: &Regions, id: &DatabaseId) -> Outcome<Vec<Stored>> {
     let mut found: BTreeMap<(StreamId, String), (Manifest, Vec<String>)> = BTreeMap::new();
+    let mut damaged = Vec::new();
     for life in lives::of(access, regions, &id.to_string())? {
         let stream = life.body.stream;
         for repository in regions.all() {
-            for manifest in access.blocking.run(repository.manifests(stream))? {
+            let manifests = access.blocking.run(repository.manifests(stream))?;
+            damaged.extend(manifests.damaged.into_iter().map(|(name, why)| ((stream, name), why)));
+            for manifest in manifests.sound {
                 let entry = found.entry((stream, manifest.body.name.clone()));
                 let (_, regions) = entry.or_insert_with(|| (manifest, Vec::new()));
                 regions.push(repository.region().to_owned());
             }
         }
+    }
+    // Another region's copy will do; where there is none, a list without it would be a lie.
+    if let Some((_, why)) = damaged.into_iter().find(|(backup, _)| !found.contains_key(backup)) {
+        return Err(why);
     }
     let mut keys = Keyring::new(access, regions, id);
     let mut stored = Vec::new();
