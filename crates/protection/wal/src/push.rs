@@ -99,7 +99,12 @@ pub fn push(request: &PushRequest<'_>) -> Outcome<Pushed> {
     let path = request.working_directory.join(request.path);
     let name = name_of(&path)?;
     let spool = Spool::new(request.state, &request.stream.keys);
-    if was_pushed_ahead(&path, name, &spool)? {
+    let pushed_ahead = match was_pushed_ahead(&path, name, &spool) {
+        // Called from the wrong place, the file is not what is wrong.
+        Err(failure) => return Err(identity::check(request).err().unwrap_or(failure)),
+        Ok(pushed_ahead) => pushed_ahead,
+    };
+    if pushed_ahead {
         let (file, how) = (name.to_string(), How::Ahead);
         let (regions, lag, ahead) = (Vec::new(), BTreeMap::new(), Vec::new());
         return Ok(Pushed { file, how, regions, lag, ahead });

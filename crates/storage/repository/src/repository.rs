@@ -190,7 +190,7 @@ impl Repository {
         if let Some(failure) = damaged {
             return Err(failure);
         }
-        let kinds: Vec<String> = slots.iter().map(|slot| format!("{:?}", slot.body.kind)).collect();
+        let kinds: Vec<&str> = slots.iter().map(|slot| slot.body.kind.name()).collect();
         let place = self.store.location().display();
         if openers.is_empty() {
             let message = format!("nothing at hand opens the vault of {place}");

@@ -33,6 +33,18 @@ pub enum SlotKind {
     Open,
 }
 
+impl SlotKind {
+    /// As people and JSON write it.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Passphrase => "passphrase",
+            Self::RecoveryKey => "recovery-key",
+            Self::KeyFile => "key-file",
+            Self::Open => "open",
+        }
+    }
+}
+
 /// The body of a slot object.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
