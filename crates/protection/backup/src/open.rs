@@ -2,7 +2,10 @@
 
 use lifeboat_cluster::{ControlFile, control};
 use lifeboat_model::Timeline;
+use lifeboat_repository::enroll::newest_binding;
+use lifeboat_repository::regions::Regions;
 use lifeboat_telemetry::{Code, Failure, Outcome};
+use lifeboat_wal::incarnation;
 use nix::fcntl::{Flock, FlockArg};
 
 use crate::run::{BackupContext, BackupRequest};
@@ -17,12 +20,18 @@ pub struct Opened {
 }
 
 /// Connects and refuses whatever would not restore.
-pub fn source(request: &BackupRequest, context: &BackupContext<'_>) -> Outcome<Opened> {
+pub fn source(
+    request: &BackupRequest,
+    context: &BackupContext<'_>,
+    regions: &Regions,
+) -> Outcome<Opened> {
     let control = control::read(&request.data_directory, context.environment)?;
+    check_stream(context, control.system.0)?;
+    incarnation::check(&request.data_directory, &request.database, context.stream)?;
+    check_binding(request, context, regions)?;
     let source = context.blocking.run(Source::open(&request.connection))?;
     source.check_identity(&request.data_directory, control.system.0)?;
     source.check_settings(request.archiving, context.reporter)?;
-    check_stream(context, control.system.0)?;
     Ok(Opened { control, source })
 }
 
@@ -52,6 +61,27 @@ fn check_stream(context: &BackupContext<'_>, system_identifier: u64) -> Outcome<
     );
     Err(Failure::new(Code::BindingConflict, message)
         .hint("Another cluster was put in its place. Give it a database of its own in the spec."))
+}
+
+/// Another life may have been made the source meanwhile; its archive would not take this one's WAL.
+fn check_binding(
+    request: &BackupRequest,
+    context: &BackupContext<'_>,
+    regions: &Regions,
+) -> Outcome<()> {
+    let database = &request.database;
+    let newest = context.blocking.run(newest_binding(regions, database))?;
+    match newest.filter(|newest| newest.body.stream != context.stream.keys.stream()) {
+        None => Ok(()),
+        Some(other) => {
+            let life = other.body.incarnation.0;
+            let message = format!("life {life} of {database} is the source now");
+            Err(Failure::new(Code::CloneRefused, message).hint(
+                "Stop this server if another one has taken over. If this one is the source, run \
+                 `lifeboat key enroll` here, or `lifeboat adopt` to make it so.",
+            ))
+        }
+    }
 }
 
 /// A promotion in the middle makes two histories out of one backup.

@@ -93,7 +93,7 @@ pub fn run(
 ) -> Outcome<BackupReport> {
     let began = context.environment.clock().elapsed();
     let _lock = open::lock(request)?;
-    let opened = open::source(request, context)?;
+    let opened = open::source(request, context, regions)?;
     let name = claim(request, context, regions)?;
     context.hit("backup.claimed")?;
 
