@@ -1,6 +1,8 @@
 //! Scenarios over the real binary and real PostgreSQL. A file for each promise.
 
+mod contract;
 mod damage;
+mod identity;
 mod killed;
 mod pitr;
 mod restore;
