@@ -4,6 +4,7 @@ mod contract;
 mod damage;
 mod identity;
 mod killed;
+mod odd;
 mod pitr;
 mod restore;
 mod story;

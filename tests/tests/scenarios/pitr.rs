@@ -198,7 +198,10 @@ fn replayed(cluster: &mut Cluster) -> Result<()> {
     // Without hot standby a server counts as started when its recovery has begun.
     let status = cluster.data().join("postmaster.pid");
     let promoted = wait_until(PATIENCE, || {
-        Ok(fs::read_to_string(&status)?.lines().nth(7).is_some_and(|line| line.trim() == "ready"))
+        let Ok(status) = fs::read_to_string(&status) else {
+            anyhow::bail!("the server ended:\n{}", cluster.log());
+        };
+        Ok(status.lines().nth(7).is_some_and(|line| line.trim() == "ready"))
     })?;
     ensure!(promoted, "recovery did not end:\n{}", cluster.log());
     cluster.stop(Stop::Fast)
