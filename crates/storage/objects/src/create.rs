@@ -59,10 +59,28 @@ impl Store {
             Err(Ended::Absent) => "does not have it".to_owned(),
             Err(Ended::Failed(failure)) => return Err(failure.within("reading back")),
         };
-        let message =
-            format!("{} acknowledged {key}, {} bytes, but {what}", self.name(), bytes.len());
-        Err(Failure::new(Code::ObjectDamaged, message)
-            .hint("Do not trust this store: run `lifeboat repo check --read-data`."))
+        Err(self.lied(key, bytes.len(), &what))
+    }
+
+    /// Creates an object and looks whether it is there in its size: what acknowledges and keeps
+    /// nothing must not count as a copy. A directory has synced it, and is believed.
+    pub async fn create_seen(&self, key: &Key, bytes: Bytes) -> Outcome<Created> {
+        let length = bytes.len();
+        let created = self.create(key, bytes).await?;
+        if created == Created::Identical || self.location().directory().is_some() {
+            return Ok(created);
+        }
+        match self.stat(key).await? {
+            Some(found) if found.size == length as u64 => Ok(created),
+            Some(found) => Err(self.lied(key, length, &format!("holds {} bytes", found.size))),
+            None => Err(self.lied(key, length, "does not have it")),
+        }
+    }
+
+    fn lied(&self, key: &Key, length: usize, what: &str) -> Failure {
+        let message = format!("{} acknowledged {key}, {length} bytes, but {what}", self.name());
+        Failure::new(Code::ObjectDamaged, message)
+            .hint("Do not trust this store: run `lifeboat repo check --read-data`.")
     }
 
     async fn create_with(&self, key: &Key, bytes: Bytes, agreement: Agreement) -> Outcome<Created> {

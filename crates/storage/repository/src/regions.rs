@@ -76,7 +76,7 @@ impl Regions {
     pub async fn create(&mut self, key: &Key, bytes: &Bytes) -> Outcome<()> {
         self.each(|repository| {
             let (store, bytes) = (repository.store().clone(), bytes.clone());
-            async move { store.create(key, bytes).await }
+            async move { store.create_seen(key, bytes).await }
         })
         .await
     }

@@ -170,7 +170,7 @@ impl<'a> Places<'a> {
         bytes: &Bytes,
     ) -> (Vec<String>, bool) {
         let made = self.ask(lack, |repository| async move {
-            match repository.store().create(wanted.key, bytes.clone()).await {
+            match repository.store().create_seen(wanted.key, bytes.clone()).await {
                 Ok(_) => Ok(true),
                 Err(failure) if failure.code() == Code::ObjectConflict => Ok(false),
                 Err(failure) => Err(failure),
