@@ -10,12 +10,12 @@ use crate::open::Opened;
 use crate::run::{BackupContext, BackupRequest};
 use crate::source::{Source, switch_wal};
 
-/// Waits for the WAL. An idle primary would let a standby's backup wait for ever: it is asked to
+/// Waits for the WAL, and sees to it that every region that will hold the backup has it. An idle primary would let a standby's backup wait for ever: it is asked to
 /// finish its segment.
 pub fn wait_for_wal(
     request: &BackupRequest,
     context: &BackupContext<'_>,
-    regions: &Regions,
+    regions: &mut Regions,
     opened: &Opened,
     wal: WalSpan,
 ) -> Outcome<()> {
@@ -52,7 +52,8 @@ pub fn wait_for_wal(
             watch.look(context, source);
             context.cancel.check()
         },
-    )
+    )?;
+    lifeboat_wal::bring_to_all(context.blocking, regions, stream, needed)
 }
 
 /// How often the archiver is asked how it does.

@@ -4,10 +4,11 @@ use std::time::Duration;
 
 use lifeboat_environment::Environment;
 use lifeboat_model::{Lsn, SegmentName, SegmentSize, Timeline};
-use lifeboat_objects::Blocking;
+use lifeboat_objects::{Blocking, Key};
 use lifeboat_repository::ids::StreamId;
 use lifeboat_repository::layout;
 use lifeboat_repository::regions::Regions;
+use lifeboat_repository::repository::Repository;
 use lifeboat_telemetry::{Code, Failure, Outcome, duration};
 
 const POLL: Duration = Duration::from_millis(100);
@@ -67,6 +68,41 @@ pub fn wait_until_archived(
                 ));
             }
             environment.clock().sleep(POLL);
+        }
+    }
+    Ok(())
+}
+
+/// Brings the segments into every region: what a region missed while it was away or rested, it
+/// gets from one that has it. A region that does not take it is left out from then on, and named.
+pub fn bring_to_all(
+    blocking: &Blocking,
+    regions: &mut Regions,
+    stream: StreamId,
+    needed: Needed,
+) -> Outcome<()> {
+    for segment in needed.segments() {
+        let key = layout::wal(stream, &segment.to_string())?;
+        let holds = |repository: &Repository| blocking.run(repository.store().stat(&key));
+        let lacks = |repository: &Repository| !matches!(holds(repository), Ok(Some(_)));
+        if !regions.all().iter().any(lacks) {
+            continue;
+        }
+        let holder = regions.all().iter().find(|repository| !lacks(repository));
+        let Some(store) = holder.map(|repository| repository.store().clone()) else {
+            continue;
+        };
+        // A segment exists when its head does: the parts come first.
+        let mut keys: Vec<Key> = blocking
+            .run(store.list(&format!("{key}.part-")))?
+            .into_iter()
+            .map(|(part, _)| part)
+            .collect();
+        keys.sort();
+        keys.push(key);
+        for key in keys {
+            let bytes = blocking.run(store.get(&key))?;
+            blocking.run(regions.create(&key, &bytes))?;
         }
     }
     Ok(())

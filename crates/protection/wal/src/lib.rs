@@ -11,7 +11,7 @@ pub mod plan;
 pub mod push;
 pub mod status;
 
-pub use archived::{Needed, wait_until_archived};
+pub use archived::{Needed, bring_to_all, wait_until_archived};
 pub use lifeboat_repository::keys::WalReadKey;
 
 #[cfg(test)]
