@@ -5,4 +5,5 @@
 pub mod ledger;
 pub mod objects;
 pub mod restored;
+pub mod volume;
 pub mod world;

@@ -7,4 +7,5 @@ mod killed;
 mod odd;
 mod pitr;
 mod restore;
+mod stores;
 mod story;

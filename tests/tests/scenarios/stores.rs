@@ -1,0 +1,363 @@
+//! Stores that fail, lie, hang or fill up: success is true, failure is clear and bounded, and the
+//! next run succeeds.
+
+use std::fs;
+
+use anyhow::{Result, bail, ensure};
+use lifeboat_scenarios::ledger::{self, Point};
+use lifeboat_scenarios::restored::{attempt, not_startable, promote, restore, verify};
+use lifeboat_scenarios::volume::Volume;
+use lifeboat_scenarios::world::{DATABASE, Setup, World, refused};
+use lifeboat_testkit::process::Finished;
+use lifeboat_testkit::store::{Fault, FaultProxy, Kind, Profile, S3Server};
+
+/// A world whose regions are S3 stores behind a proxy each.
+struct Clouds {
+    world: World,
+    proxies: [FaultProxy; 2],
+    stores: [S3Server; 2],
+}
+
+impl Clouds {
+    /// Repositories made, server running, a ledger begun; the stores are calm.
+    fn start(archive_command: &str) -> Result<Self> {
+        let stores = [S3Server::start()?, S3Server::start()?];
+        let proxy = |store: &S3Server| FaultProxy::start(store.endpoint(), Profile::CALM, 7);
+        let proxies = [proxy(&stores[0])?, proxy(&stores[1])?];
+        let mut setup = Setup::new(15)?
+            .archive_command(archive_command)
+            .variable("AWS_ACCESS_KEY_ID", "test")
+            .variable("AWS_SECRET_ACCESS_KEY", "test");
+        for (name, proxy) in ["east", "west"].iter().zip(&proxies) {
+            let repository = format!(
+                "url: \"s3://{}/lifeboat\", endpoint: \"{}\", region: {name}, path_style: true",
+                S3Server::BUCKET,
+                proxy.endpoint()
+            );
+            setup = setup.region(name, repository);
+        }
+        let world = setup.start()?;
+        ledger::create(&world.source)?;
+        Ok(Self { world, proxies, stores })
+    }
+
+    fn both(&self, profile: Profile) {
+        for proxy in &self.proxies {
+            proxy.set_profile(profile);
+        }
+    }
+
+    fn calm(&self) {
+        for proxy in &self.proxies {
+            proxy.reset();
+        }
+    }
+
+    /// Closes a segment with something in it; its name.
+    fn close(&self) -> Result<String> {
+        let source = &self.world.source;
+        let name = source.psql("SELECT pg_walfile_name(pg_current_wal_insert_lsn())")?;
+        source.psql("SELECT pg_create_restore_point('here'), pg_switch_wal()")?;
+        Ok(name)
+    }
+
+    /// Whether a store really holds a segment.
+    fn holds(&self, store: usize, name: &str) -> bool {
+        self.stores[store].objects().keys().any(|key| key.ends_with(&format!("/{name}")))
+    }
+
+    /// With calm stores everything is well, and the newest state comes back.
+    fn is_well(&mut self) -> Result<()> {
+        self.calm();
+        self.world.backup()?;
+        let point = ledger::append(&self.world.source)?;
+        self.world.archive()?;
+        let checked = self.world.run(&["repo", "check", "--read-data"])?;
+        checked.success()?;
+        self.comes_back("after", &point)
+    }
+
+    fn comes_back(&self, name: &str, point: &Point) -> Result<()> {
+        let mut copy = restore(&self.world, "west", name, &["--latest"])?;
+        // The server's environment holds the credentials, as `restore` says.
+        let command = fs::read_to_string(copy.data().join("postgresql.auto.conf"))?;
+        let variables = "AWS_ACCESS_KEY_ID=test AWS_SECRET_ACCESS_KEY=test ";
+        let command =
+            command.replace("restore_command = '", &format!("restore_command = '{variables}"));
+        lifeboat_testkit::scratch::write(&copy.data().join("postgresql.auto.conf"), command)?;
+        promote(&mut copy)?;
+        ledger::is_at(&copy, point)
+    }
+}
+
+/// It said why it failed, with a code and a hint.
+fn is_clear(finished: &Finished) -> Result<()> {
+    ensure!(finished.stderr.contains("error[LB"), "no code in {finished}");
+    ensure!(finished.stderr.contains("hint:"), "no hint in {finished}");
+    ensure!(!finished.stderr.contains("LB1099"), "an internal error: {finished}");
+    Ok(())
+}
+
+#[test]
+fn pg15_two_calm_clouds() -> Result<()> {
+    Clouds::start("{push}")?.is_well()
+}
+
+#[test]
+fn pg15_two_clouds_on_a_bad_day() -> Result<()> {
+    let mut clouds = Clouds::start("{push}")?;
+    clouds.both(Profile::AWS_BAD_DAY);
+    clouds.world.backup()?;
+    let point = ledger::append(&clouds.world.source)?;
+    clouds.world.archive()?;
+    clouds.comes_back("bad-day", &point)?;
+    clouds.is_well()
+}
+
+#[test]
+fn pg15_clouds_that_do_what_they_are_told_and_lose_the_answer() -> Result<()> {
+    let mut clouds = Clouds::start("{push}")?;
+    for call in 0..400 {
+        // Every second call, whatever it is.
+        clouds.proxies[0].fail_call(call * 2, Fault::LostReply);
+        clouds.proxies[1].fail_call(call * 2 + 1, Fault::ErrorAfterwards);
+    }
+    clouds.world.backup()?;
+    let point = ledger::append(&clouds.world.source)?;
+    clouds.world.archive()?;
+    clouds.comes_back("lost", &point)?;
+    clouds.is_well()
+}
+
+#[test]
+fn pg15_a_cloud_that_acknowledges_and_stores_nothing_is_found_out() -> Result<()> {
+    let clouds = Clouds::start("false")?;
+    for liars in [&[0][..], &[0, 1]] {
+        clouds.calm();
+        for liar in liars {
+            clouds.proxies[*liar].fail_kind(Kind::Put, Fault::AcknowledgeOnly);
+        }
+        let name = clouds.close()?;
+        let push = clouds.world.push(&format!("pg_wal/{name}"))?;
+        match push.code {
+            // I7: who says 0 has it.
+            Some(0) => {
+                ensure!(clouds.holds(0, &name) || clouds.holds(1, &name), "{name} is lost: {push}");
+            }
+            Some(1..=125) => is_clear(&push)?,
+            _ => bail!("{push}"),
+        }
+    }
+    clouds.calm();
+    let name = clouds.close()?;
+    clouds.world.push(&format!("pg_wal/{name}"))?.success()?;
+    Ok(())
+}
+
+/// What a lying store took is never listed as a backup there.
+fn backup_into(lie: impl Fn(&FaultProxy)) -> Result<()> {
+    let mut clouds = Clouds::start("{push}")?;
+    clouds.world.archive()?;
+    lie(&clouds.proxies[0]);
+    let taken = clouds.world.run(&["backup", DATABASE])?;
+    ensure!(taken.code == Some(5), "{taken}");
+    is_clear(&taken)?;
+    clouds.calm();
+    let checked = clouds.world.run(&["repo", "check", "--read-data", "--json"])?.json()?;
+    for region in checked["result"]["regions"].as_array().into_iter().flatten() {
+        for damage in region["damage"].as_array().into_iter().flatten() {
+            // WAL that the liar did not keep lies in the other region; backups are whole.
+            let harmless = damage["backups"] == serde_json::json!([]);
+            ensure!(harmless && region["region"] == "east", "{damage} in {checked}");
+        }
+    }
+    let point = ledger::append(&clouds.world.source)?;
+    clouds.world.archive()?;
+    clouds.comes_back("lied", &point)
+}
+
+#[test]
+fn pg15_a_backup_into_a_cloud_that_stores_nothing_is_partial() -> Result<()> {
+    backup_into(|proxy| proxy.fail_kind(Kind::Put, Fault::AcknowledgeOnly))
+}
+
+#[test]
+fn pg15_a_backup_into_a_cloud_that_stores_halves_is_partial() -> Result<()> {
+    backup_into(|proxy| proxy.fail_kind(Kind::Put, Fault::Halve))
+}
+
+#[test]
+fn pg15_a_backup_into_a_cloud_that_lies_now_and_then_is_partial() -> Result<()> {
+    backup_into(|proxy| proxy.set_profile(Profile::LIAR))
+}
+
+#[test]
+fn pg15_clouds_that_never_answer_end_in_a_deadline() -> Result<()> {
+    let clouds = Clouds::start("false")?;
+    // One region: the push is done by the other.
+    clouds.proxies[0].set_profile(Profile::TARPIT);
+    let name = clouds.close()?;
+    clouds.world.push(&format!("pg_wal/{name}"))?.success()?;
+    ensure!(clouds.holds(1, &name));
+    // Both: it fails, by its deadline, as PostgreSQL can count.
+    clouds.both(Profile::TARPIT);
+    let name = clouds.close()?;
+    let path = format!("pg_wal/{name}");
+    let words = ["wal", "push", &path, "--db", DATABASE, "--deadline", "3s"];
+    let push = clouds.world.archiver()?.run(clouds.world.arguments("east", &words))?;
+    ensure!(push.code.is_some_and(|code| (1..=125).contains(&code)), "{push}");
+    is_clear(&push)?;
+    let words = ["wal", "fetch", &name, "x", "--db", DATABASE, "--deadline", "3s"];
+    let fetch = clouds.world.archiver()?.run(clouds.world.arguments("east", &words))?;
+    ensure!(fetch.code == Some(200), "{fetch}");
+    is_clear(&fetch)?;
+    clouds.calm();
+    clouds.world.push(&path)?.success()?;
+    clouds.world.push(&path)?.success()?;
+    Ok(())
+}
+
+#[test]
+fn pg15_a_region_that_is_away_is_named_and_the_backup_is_valid() -> Result<()> {
+    let mut world = World::start(15)?;
+    ledger::create(&world.source)?;
+    let (east, away) = (world.repository("east"), world.scratch.join("east-away"));
+    fs::rename(&east, &away)?;
+    let finished = world.run(&["backup", DATABASE, "--json"])?.expect_code(5)?;
+    let document = finished.json()?;
+    ensure!(document["error"]["code"] == "LB5004", "{document}");
+    ensure!(document["result"]["skipped"] == serde_json::json!(["east"]), "{document}");
+    ensure!(document["result"]["regions"] == serde_json::json!(["west"]), "{document}");
+    let point = ledger::append(&world.source)?;
+    world.archive()?;
+    ensure!(!east.exists(), "something was made where the repository should be");
+    let mut copy = restore(&world, "east", "from-west", &["--latest"])?;
+    verify(&mut copy)?;
+    ledger::is_at(&copy, &point)?;
+    // Back again, with its lag named; backups go to both.
+    fs::rename(&away, &east)?;
+    let status = world.run(&["wal", "status", "--json"])?.expect_code(5)?;
+    ensure!(status.stdout.contains("\"lag\""), "{status}");
+    world.backup()?;
+    Ok(())
+}
+
+#[test]
+fn pg15_a_full_repository_fails_clearly_and_heals() -> Result<()> {
+    let mut world = Setup::new(15)?.archive_command("false").prepare()?;
+    let mounted =
+        |region: &str| -> Result<Volume> { Volume::mount(&world.scratch.folder(region)?, 3) };
+    let (east, west) = (mounted("east")?, mounted("west")?);
+    world.ok(&["repo", "create"])?;
+    world.source.start()?;
+    world.source.psql("CREATE TABLE t AS SELECT n, md5(n::text) || md5((n * 7)::text) AS s FROM generate_series(1, 40000) AS n")?;
+    let name = world.source.psql("SELECT pg_walfile_name(pg_current_wal_insert_lsn())")?;
+    world.source.psql("SELECT pg_switch_wal()")?;
+    let path = format!("pg_wal/{name}");
+    // One region: named, and the other has everything.
+    west.resize(200)?;
+    east.fill(0)?;
+    world.push(&path)?.success()?;
+    east.empty()?;
+    // Both: nothing is pretended.
+    west.fill(0)?;
+    east.fill(0)?;
+    let name = world.source.psql("SELECT pg_walfile_name(pg_current_wal_insert_lsn())")?;
+    world.source.psql("SELECT pg_create_restore_point('x'), pg_switch_wal()")?;
+    let path = format!("pg_wal/{name}");
+    let push = world.push(&path)?;
+    ensure!(push.code.is_some_and(|code| (1..=125).contains(&code)), "{push}");
+    is_clear(&push)?;
+    let backup = world.run(&["backup", DATABASE])?;
+    ensure!(backup.code == Some(1), "{backup}");
+    ensure!(backup.stderr.contains("LB2006"), "{backup}");
+    is_clear(&backup)?;
+    // Full in the middle of the packs.
+    for volume in [&east, &west] {
+        volume.empty()?;
+        volume.fill(2 << 20)?;
+    }
+    let backup = world.run(&["backup", DATABASE])?;
+    ensure!(backup.code == Some(1), "{backup}");
+    ensure!(backup.stderr.contains("LB2006"), "{backup}");
+    for volume in [&east, &west] {
+        volume.empty()?;
+        volume.resize(300)?;
+    }
+    ensure!(world.backups()?.is_empty());
+    world.push(&path)?.success()?;
+    // The archiver works from now on.
+    let program = world.lifeboat.program().display().to_string();
+    let push = format!(
+        "{program} --spec {} --here east wal push \"%p\" --db {DATABASE}",
+        world.spec().display()
+    );
+    world.source.psql(&format!("ALTER SYSTEM SET archive_command = '{push}'"))?;
+    world.source.psql("SELECT pg_reload_conf()")?;
+    world.backup()?;
+    world.archive()?;
+    world.ok(&["repo", "check", "--read-data"])?;
+    let mut copy = restore(&world, "east", "healed", &["--latest"])?;
+    verify(&mut copy)
+}
+
+#[test]
+fn pg15_a_full_state_directory_fails_clearly_and_heals() -> Result<()> {
+    let setup = Setup::new(15)?;
+    let volume = Volume::mount(&setup.scratch().folder("state")?, 2)?;
+    let mut world = setup.start()?;
+    world.archive()?;
+    volume.fill(0)?;
+    // Its own notes are no condition for archiving.
+    let name = world.source.psql("SELECT pg_walfile_name(pg_current_wal_insert_lsn())")?;
+    world.source.psql("SELECT pg_create_restore_point('x'), pg_switch_wal()")?;
+    let push = world.push(&format!("pg_wal/{name}"))?;
+    match push.code {
+        Some(0) => {}
+        Some(1..=125) => is_clear(&push)?,
+        _ => bail!("{push}"),
+    }
+    let backup = world.run(&["backup", DATABASE])?;
+    match backup.code {
+        Some(0) => {}
+        Some(1) => is_clear(&backup)?,
+        _ => bail!("{backup}"),
+    }
+    volume.empty()?;
+    world.archive()?;
+    world.backup()?;
+    world.ok(&["repo", "check", "--read-data"])?;
+    Ok(())
+}
+
+#[test]
+fn pg15_a_full_target_fails_clearly_and_is_continued() -> Result<()> {
+    let mut world = World::start(15)?;
+    world.source.pgbench(["-i", "-s", "1", "-q"])?;
+    world.backup()?;
+    world.archive()?;
+    // Too small from the start: refused before anything is written.
+    let target = world.scratch.folder("restored-small")?;
+    let volume = Volume::mount(&target, 20)?;
+    let finished = attempt(&world, "east", "small", &["--latest"])?;
+    ensure!(matches!(finished.code, Some(1 | 4)), "{finished}");
+    is_clear(&finished)?;
+    ensure!(fs::read_dir(&target)?.count() == 0, "something was written");
+    // Somebody else takes the room in the middle.
+    volume.resize(400)?;
+    let slow = world.archiver()?.variable("LIFEBOAT_FAILPOINTS", "restore.half=sleep:3000");
+    let shown = target.to_string_lossy();
+    let words = ["restore", DATABASE, "--to", &shown, "--latest"];
+    let running = slow.spawn(world.arguments("east", &words))?;
+    world.wait_until("the first file", || Ok(target.join("base").is_dir()))?;
+    volume.fill(0)?;
+    let finished = running.wait(lifeboat_testkit::process::PATIENCE)?;
+    refused(finished, 1, "LB")?;
+    not_startable(&world, "small")?;
+    volume.empty()?;
+    let mut copy = restore(&world, "east", "small", &["--latest"])?;
+    verify(&mut copy)?;
+    ensure!(copy.psql("SELECT count(*) FROM pgbench_accounts")? == "100000");
+    drop(copy);
+    Ok(())
+}
