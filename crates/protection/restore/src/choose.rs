@@ -244,7 +244,7 @@ impl<'a> Way<'a> {
             self.spans
                 .iter()
                 .filter(|span| span.timeline == last.timeline())
-                .all(|span| span.to.lsn <= lsn)
+                .all(|span| span.to.lsn < lsn)
         })
     }
 

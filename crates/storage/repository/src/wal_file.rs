@@ -29,8 +29,8 @@ pub struct WalFacts {
     pub first_commit_us: Option<i64>,
     /// Commit time of the last commit.
     pub last_commit_us: Option<i64>,
-    /// End of the last complete record.
-    pub end: Option<Lsn>,
+    /// Where the last whole record begins: the last position that recovery can stop at.
+    pub last_record: Option<Lsn>,
     /// Named restore points.
     pub restore_points: Vec<RestorePoint>,
     /// Of a timeline history file: the ancestors, oldest first.

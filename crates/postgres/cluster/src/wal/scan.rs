@@ -37,6 +37,9 @@ pub struct SegmentSummary {
     pub commits: u64,
     /// Named restore points.
     pub restore_points: Vec<RestorePoint>,
+    /// Where the last whole record begins: recovery stops at a position only when it meets a record
+    /// that begins there or behind it.
+    pub last_record: Option<Lsn>,
     /// Where the last valid record ends; the segment's end if it is full.
     pub end_of_valid: Lsn,
     /// How it ends.
@@ -93,6 +96,7 @@ pub fn scan(segment: &[u8], identity: &SegmentIdentity) -> SegmentSummary {
             last_end: None,
             commits: 0,
             restore_points: Vec::new(),
+            last_record: None,
             end_of_valid: identity.start,
             tail: Tail::Open,
         },
@@ -154,6 +158,8 @@ impl<'a> Scan<'a> {
         {
             self.at = at;
             self.summary.tail = Tail::Open;
+            // The record before it is not known any more; too early is safe.
+            self.previous = None;
         } else {
             self.summary.tail = tail;
         }
@@ -162,6 +168,7 @@ impl<'a> Scan<'a> {
             Tail::Full | Tail::Continues | Tail::Switched => self.identity.end(),
         };
         self.summary.end_of_valid = end;
+        self.summary.last_record = self.previous;
         self.summary
     }
 

@@ -38,7 +38,7 @@ fn archive(fixture: &Fixture, timeline: u32, segment: u64, points: &[&str]) {
     let facts = WalFacts {
         first_commit_us: Some(minute(segment as i64, 0).as_microsecond()),
         last_commit_us: Some(minute(segment as i64, 50).as_microsecond()),
-        end: Some(position(segment, 15 * MIB)),
+        last_record: Some(position(segment, 15 * MIB)),
         restore_points: points.iter().map(point).collect(),
         ancestors: Vec::new(),
     };
@@ -143,7 +143,7 @@ fn what_cannot_be_reached_is_refused_with_its_neighbours() {
         (None, time(minute(8, 50)), "--latest"),
         (None, time(minute(60 * 24, 0)), "--latest"),
         (None, RecoveryTarget::Lsn(Lsn(5)), "--backup 00000001-00000001"),
-        (None, RecoveryTarget::Lsn(position(8, 15 * MIB)), "--latest"),
+        (None, RecoveryTarget::Lsn(position(8, 15 * MIB + 1)), "--latest"),
         (None, RecoveryTarget::Lsn(position(9, 0)), "--latest"),
         (Some(1), RecoveryTarget::Latest, "--time 2026-11-20T14:06:49.999999Z"),
         (Some(1), time(minute(7, 0)), "--time 2026-11-20T14:06:49.999999Z"),

@@ -175,7 +175,7 @@ fn facts_of(summary: &SegmentSummary) -> WalFacts {
     WalFacts {
         first_commit_us: micros(summary.first_commit),
         last_commit_us: micros(summary.last_commit),
-        end: Some(summary.end_of_valid),
+        last_record: summary.last_record,
         restore_points: summary
             .restore_points
             .iter()
@@ -193,7 +193,7 @@ fn merge(facts: &mut WalFacts, later: WalFacts) {
     facts.first_commit_us =
         [facts.first_commit_us, later.first_commit_us].into_iter().flatten().min();
     facts.last_commit_us = facts.last_commit_us.max(later.last_commit_us);
-    facts.end = facts.end.max(later.end);
+    facts.last_record = facts.last_record.max(later.last_record);
     facts.restore_points.extend(later.restore_points);
 }
 
@@ -220,7 +220,7 @@ fn small_facts(name: WalFileName, plain: &[u8]) -> Outcome<WalFacts> {
             if label.start_segment != segment {
                 return Err(invalid("it tells of a backup that starts elsewhere"));
             }
-            facts.end = label.stop.filter(|stop| *stop != Lsn::ZERO);
+            facts.last_record = label.stop.filter(|stop| *stop != Lsn::ZERO);
         }
         WalFileName::Segment(_) | WalFileName::Partial(_) => {}
     }

@@ -90,11 +90,10 @@ impl Inventory<'_> {
         }
     }
 
-    /// The end of the last record in a run, and the last commit before it.
+    /// Where the last record of a run begins, and the last commit before it.
     fn end_point(&self, timeline: Timeline, last: u64, from: Point) -> Outcome<Point> {
         let facts = self.facts(timeline, last)?;
-        let segment_end = Lsn(last.saturating_add(1).saturating_mul(self.size.bytes()));
-        let lsn = facts.end.unwrap_or(segment_end).max(from.lsn);
+        let lsn = facts.last_record.unwrap_or(Lsn::ZERO).max(from.lsn);
         let mut time = facts.last_commit_us;
         let mut number = last;
         while time.is_none() && number > 0 && last - number < COMMIT_SEARCH {

@@ -16,7 +16,7 @@ fn facts(number: u64) -> WalFacts {
     WalFacts {
         first_commit_us: Some((second + 1) * 1_000_000),
         last_commit_us: Some((second + 9) * 1_000_000),
-        end: Some(Lsn((number + 1) * MB)),
+        last_record: Some(Lsn((number + 1) * MB)),
         ..WalFacts::default()
     }
 }

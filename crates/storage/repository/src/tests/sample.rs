@@ -239,7 +239,7 @@ async fn archive(environment: &Environment, store: &Store, keys: &StreamKeys) {
     let facts = WalFacts {
         first_commit_us: Some(1_763_632_800_000_000),
         last_commit_us: Some(1_763_632_801_000_000),
-        end: Some(Lsn(0x0200_0000)),
+        last_record: Some(Lsn(0x01ff_ff00)),
         restore_points: Vec::new(),
         ancestors: Vec::new(),
     };
