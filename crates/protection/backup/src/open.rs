@@ -2,7 +2,6 @@
 
 use lifeboat_cluster::{ControlFile, control};
 use lifeboat_model::Timeline;
-use lifeboat_repository::enroll::newest_binding;
 use lifeboat_repository::regions::Regions;
 use lifeboat_telemetry::{Code, Failure, Outcome};
 use lifeboat_wal::incarnation;
@@ -23,7 +22,7 @@ pub struct Opened {
 pub fn source(
     request: &BackupRequest,
     context: &BackupContext<'_>,
-    regions: &Regions,
+    regions: &mut Regions,
 ) -> Outcome<Opened> {
     let control = control::read(&request.data_directory, context.environment)?;
     check_stream(context, control.system.0)?;
@@ -67,10 +66,12 @@ fn check_stream(context: &BackupContext<'_>, system_identifier: u64) -> Outcome<
 fn check_binding(
     request: &BackupRequest,
     context: &BackupContext<'_>,
-    regions: &Regions,
+    regions: &mut Regions,
 ) -> Outcome<()> {
     let database = &request.database;
-    let newest = context.blocking.run(newest_binding(regions, database))?;
+    let newest = regions.ask(async |repository| repository.binding(database).await);
+    let newest = context.blocking.run(newest)?.into_iter().flatten();
+    let newest = newest.max_by_key(|binding| binding.number);
     match newest.filter(|newest| newest.body.stream != context.stream.keys.stream()) {
         None => Ok(()),
         Some(other) => {

@@ -45,12 +45,12 @@ pub async fn claim(
 
 /// The highest epoch that any region knows, of sessions and of manifests, over all lives of the
 /// database: a backup's name is never given out twice.
-async fn highest_epoch(regions: &Regions, database: &str, stream: StreamId) -> Outcome<u32> {
-    let mut highest = 0;
-    for repository in regions.all() {
+async fn highest_epoch(regions: &mut Regions, database: &str, stream: StreamId) -> Outcome<u32> {
+    let highest = regions.ask(async |repository| {
         let mut streams = BTreeSet::from([stream]);
         let bindings = repository.bindings(database).await?;
         streams.extend(bindings.iter().map(|binding| binding.body.stream));
+        let mut highest = 0;
         for prefix in streams.into_iter().flat_map(|stream| {
             ["sessions/", "manifests/"].map(|folder| layout::stream(stream) + folder)
         }) {
@@ -58,6 +58,7 @@ async fn highest_epoch(regions: &Regions, database: &str, stream: StreamId) -> O
             let names = keys.iter().filter_map(|(key, _)| key.as_str().strip_prefix(&prefix));
             highest = names.filter_map(epoch_of).max().unwrap_or(0).max(highest);
         }
-    }
-    Ok(highest)
+        Ok(highest)
+    });
+    Ok(highest.await?.into_iter().max().unwrap_or(0))
 }

@@ -3,7 +3,7 @@
 use bytes::Bytes;
 use futures::future::join_all;
 use lifeboat_objects::{Created, Key};
-use lifeboat_telemetry::{Code, Failure, Outcome};
+use lifeboat_telemetry::{Code, Failure, Kind, Outcome};
 
 use crate::keys::Vault;
 use crate::repository::Repository;
@@ -90,38 +90,63 @@ impl Regions {
         .await
     }
 
+    /// Asks every repository. One that does not answer is left out from now on and named; only if
+    /// none is left the question fails. What is damaged or refuses is never passed over.
+    pub async fn ask<T>(
+        &mut self,
+        question: impl AsyncFn(&Repository) -> Outcome<T>,
+    ) -> Outcome<Vec<T>> {
+        let answers = join_all(self.repositories.iter().map(|one| question(one))).await;
+        self.sort(answers, "answers", |failure| failure.kind() != Kind::Failed)
+    }
+
     async fn each<F>(&mut self, act: impl Fn(&Repository) -> F) -> Outcome<()>
     where
         F: Future<Output = Outcome<Created>>,
     {
         let outcomes = join_all(self.repositories.iter().map(&act)).await;
+        let refuses = |failure: &Failure| failure.code() == Code::ObjectConflict;
+        self.sort(outcomes, "took the object", refuses).map(drop)
+    }
+
+    /// Keeps the regions whose outcome is good or a refusal, and names the others.
+    fn sort<T>(
+        &mut self,
+        outcomes: Vec<Outcome<T>>,
+        what: &str,
+        refuses: impl Fn(&Failure) -> bool,
+    ) -> Outcome<Vec<T>> {
         let mut kept = Vec::with_capacity(self.repositories.len());
+        let mut good = Vec::with_capacity(self.repositories.len());
         let mut refused = None;
         for (repository, outcome) in self.repositories.drain(..).zip(outcomes) {
             match outcome {
-                Ok(_) => kept.push(repository),
-                Err(failure) if failure.code() == Code::ObjectConflict => {
-                    refused = Some(failure);
+                Ok(outcome) => {
                     kept.push(repository);
+                    good.push(outcome);
+                }
+                Err(failure) if refuses(&failure) => {
+                    kept.push(repository);
+                    refused = Some(failure);
                 }
                 Err(failure) => {
-                    self.skipped.push(Skipped { region: repository.region().to_owned(), failure })
+                    self.skipped.push(Skipped { region: repository.region().to_owned(), failure });
                 }
             }
         }
         self.repositories = kept;
         match refused {
             Some(failure) => Err(failure),
-            None if self.repositories.is_empty() => Err(self.none_left()),
-            None => Ok(()),
+            None if self.repositories.is_empty() => Err(self.none_left(what)),
+            None => Ok(good),
         }
     }
 
-    fn none_left(&self) -> Failure {
+    fn none_left(&self, what: &str) -> Failure {
         let lines =
             self.skipped.iter().map(|skipped| format!("{}: {}", skipped.region, skipped.failure));
         let code = self.skipped.last().map_or(Code::StoreUnavailable, |last| last.failure.code());
-        Failure::new(code, "no repository took the object")
+        Failure::new(code, format!("no repository {what}"))
             .details(lines)
             .hint("Nothing that is listed as a backup was lost; run the command again.")
     }
