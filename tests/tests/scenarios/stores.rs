@@ -3,7 +3,7 @@
 
 use std::fs;
 
-use anyhow::{Result, bail, ensure};
+use anyhow::{Context, Result, bail, ensure};
 use lifeboat_scenarios::ledger::{self, Point};
 use lifeboat_scenarios::restored::{attempt, not_startable, promote, restore, verify};
 use lifeboat_scenarios::volume::Volume;
@@ -75,6 +75,18 @@ impl Clouds {
         let checked = self.world.run(&["repo", "check", "--read-data"])?;
         checked.success()?;
         self.comes_back("after", &point)
+    }
+
+    /// WAL that east missed is named, and lies in the other region; every backup is whole.
+    fn backups_are_whole(&self) -> Result<()> {
+        let checked = self.world.run(&["repo", "check", "--read-data", "--json"])?.json()?;
+        for region in checked["result"]["regions"].as_array().context("no regions")? {
+            for damage in region["damage"].as_array().context("no list")? {
+                let harmless = damage["backups"] == serde_json::json!([]);
+                ensure!(harmless && region["region"] == "east", "{damage} in {checked}");
+            }
+        }
+        Ok(())
     }
 
     fn comes_back(&self, name: &str, point: &Point) -> Result<()> {
@@ -163,14 +175,7 @@ fn backup_into(lie: impl Fn(&FaultProxy)) -> Result<()> {
     ensure!(taken.code == Some(5), "{taken}");
     is_clear(&taken)?;
     clouds.calm();
-    let checked = clouds.world.run(&["repo", "check", "--read-data", "--json"])?.json()?;
-    for region in checked["result"]["regions"].as_array().into_iter().flatten() {
-        for damage in region["damage"].as_array().into_iter().flatten() {
-            // WAL that the liar did not keep lies in the other region; backups are whole.
-            let harmless = damage["backups"] == serde_json::json!([]);
-            ensure!(harmless && region["region"] == "east", "{damage} in {checked}");
-        }
-    }
+    clouds.backups_are_whole()?;
     let point = ledger::append(&clouds.world.source)?;
     clouds.world.archive()?;
     clouds.comes_back("lied", &point)
@@ -215,6 +220,44 @@ fn pg15_clouds_that_never_answer_end_in_a_deadline() -> Result<()> {
     clouds.world.push(&path)?.success()?;
     clouds.world.push(&path)?.success()?;
     Ok(())
+}
+
+#[test]
+fn pg15_a_region_that_never_answers_does_not_hold_up_a_backup_for_ever() -> Result<()> {
+    let mut clouds = Clouds::start("{push}")?;
+    clouds.world.archive()?;
+    clouds.proxies[0].set_profile(Profile::TARPIT);
+    let taken = clouds.world.run(&["backup", DATABASE])?;
+    ensure!(taken.code == Some(5), "{taken}");
+    ensure!(taken.stderr.contains("east"), "{taken}");
+    clouds.calm();
+    clouds.backups_are_whole()?;
+    let point = ledger::append(&clouds.world.source)?;
+    clouds.world.archive()?;
+    clouds.comes_back("held-up", &point)
+}
+
+#[test]
+fn pg15_a_region_that_goes_away_during_a_backup_is_left_out() -> Result<()> {
+    let mut clouds = Clouds::start("{push}")?;
+    clouds.world.archive()?;
+    for (number, first) in [3, 8, 15].into_iter().enumerate() {
+        clouds.calm();
+        for call in first..500 {
+            clouds.proxies[0].fail_call(call, Fault::Deny);
+        }
+        let taken = clouds.world.run(&["backup", DATABASE])?;
+        ensure!(taken.code == Some(5), "from call {first} on: {taken}");
+        is_clear(&taken)?;
+        clouds.calm();
+        let listed = clouds.world.json(&["backups", "list", DATABASE])?;
+        let regions = &listed["backups"][number]["regions"];
+        ensure!(*regions == serde_json::json!(["west"]), "from call {first} on: {listed}");
+        clouds.backups_are_whole()?;
+    }
+    let point = ledger::append(&clouds.world.source)?;
+    clouds.world.archive()?;
+    clouds.comes_back("left-out", &point)
 }
 
 #[test]
