@@ -5,9 +5,9 @@ fn findings(user: &str, name: &str, kind: Option<&str>, path: Option<&str>) -> V
     let dependency = Dependency {
         name: name.to_owned(),
         kind: kind.map(str::to_owned),
-        path: path.map(|path| format!("/work/crates/{path}")),
+        path: path.map(|path| format!("/project/crates/{path}")),
     };
-    let manifest_path = format!("/work/{user}/Cargo.toml");
+    let manifest_path = format!("/project/{user}/Cargo.toml");
     let package = Package { manifest_path, dependencies: vec![dependency] };
     check(&[package]).into_iter().map(|finding| finding.to_string()).collect()
 }
