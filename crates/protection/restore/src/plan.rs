@@ -2,7 +2,7 @@
 
 use std::path::Path;
 
-use lifeboat_model::Timeline;
+use lifeboat_model::{Lsn, RecoveryTarget, Timeline};
 use lifeboat_repository::manifest::Description;
 use lifeboat_repository::regions::Regions;
 use lifeboat_telemetry::{Code, Failure, Outcome};
@@ -79,7 +79,15 @@ struct Chosen {
     frontier: Vec<lifeboat_model::SegmentName>,
 }
 
-/// The first region, nearest first, from which the target can be reached.
+impl Chosen {
+    /// How far this region's WAL goes.
+    fn end(&self) -> (Timeline, Option<Lsn>) {
+        (self.choice.timeline, self.choice.end)
+    }
+}
+
+/// The first region, nearest first, from which the target can be reached; for the newest state
+/// the one whose WAL goes furthest, for a region that was away would take its own end for it.
 fn choose_region(
     request: &RestoreRequest,
     context: RestoreContext<'_>,
@@ -92,6 +100,7 @@ fn choose_region(
         notes.push(format!("region {} does not answer: {}", skipped.region, skipped.failure));
     }
     let mut failures: Vec<(String, Failure)> = Vec::new();
+    let mut best: Option<Chosen> = None;
     for repository in regions.all() {
         context.cancel.check()?;
         let region = repository.region().to_owned();
@@ -100,14 +109,28 @@ fn choose_region(
             .and_then(|inventory| Ok((choose(&inventory, request, now)?, inventory.frontier())));
         match chosen {
             Ok((choice, frontier)) => {
-                let told = failures.iter().map(|(other, failure)| {
-                    format!("region {region} is read, for region {other} cannot serve: {failure}")
-                });
-                notes.extend(told);
-                return Ok(Chosen { region, choice, frontier });
+                let chosen = Chosen { region, choice, frontier };
+                let shorter = best.as_ref().filter(|best| best.end() < chosen.end());
+                if let Some(shorter) = shorter {
+                    let (region, other) = (&chosen.region, &shorter.region);
+                    notes.push(format!("region {region} is read: its WAL goes on behind {other}'s"));
+                }
+                if best.is_none() || shorter.is_some() {
+                    best = Some(chosen);
+                }
+                if request.target != RecoveryTarget::Latest {
+                    break;
+                }
             }
             Err(failure) => failures.push((region, failure)),
         }
+    }
+    if let Some(best) = best {
+        let region = &best.region;
+        notes.extend(failures.iter().map(|(other, failure)| {
+            format!("region {region} is read, for region {other} cannot serve: {failure}")
+        }));
+        return Ok(best);
     }
     let mut failures = failures.into_iter();
     let Some((region, first)) = failures.next() else {
