@@ -113,7 +113,8 @@ fn choose_region(
                 let shorter = best.as_ref().filter(|best| best.end() < chosen.end());
                 if let Some(shorter) = shorter {
                     let (region, other) = (&chosen.region, &shorter.region);
-                    notes.push(format!("region {region} is read: its WAL goes on behind {other}'s"));
+                    notes
+                        .push(format!("region {region} is read: its WAL goes on behind {other}'s"));
                 }
                 if best.is_none() || shorter.is_some() {
                     best = Some(chosen);
