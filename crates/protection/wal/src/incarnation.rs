@@ -1,4 +1,4 @@
-//! The marker in a data directory: which life of the cluster this copy is, and whether it may
+//! The marker in a data directory: which incarnation of the cluster this copy is, and whether it may
 //! write into the archive.
 
 use std::io::{ErrorKind, Read};
@@ -26,9 +26,9 @@ pub struct Marker {
     pub database: String,
     /// The cluster.
     pub system_identifier: SystemIdentifier,
-    /// Which life of it.
+    /// Which incarnation of it.
     pub incarnation: Incarnation,
-    /// Whether this life may write.
+    /// Whether this incarnation may write.
     pub granted: bool,
 }
 
@@ -79,7 +79,7 @@ impl Marker {
     }
 }
 
-/// Refuses a data directory that is not the life of the cluster that `stream` was granted to.
+/// Refuses a data directory that is not the incarnation of the cluster that `stream` was granted to.
 pub fn check(data_directory: &Path, database: &str, stream: &WriterStream) -> Outcome<()> {
     let granted = stream.incarnation;
     let shown = data_directory.display();
@@ -87,11 +87,11 @@ pub fn check(data_directory: &Path, database: &str, stream: &WriterStream) -> Ou
         Err(Failure::new(Code::CloneRefused, message).hint(hint.to_owned()))
     };
     match Marker::read(data_directory)? {
-        // Only the first life has no marker. With a later one granted, this is what was the
+        // Only the first incarnation has no marker. With a later one granted, this is what was the
         // source before a restored copy was adopted.
         None if granted == Incarnation::FIRST => Ok(()),
         None => refused(
-            format!("{shown} is the first life of {database}, and life {} writes now", granted.0),
+            format!("{shown} is incarnation 1 of {database}, and incarnation {} writes now", granted.0),
             "Stop this server. `lifeboat adopt` would make it the source again.",
         ),
         Some(marker)
@@ -105,11 +105,14 @@ pub fn check(data_directory: &Path, database: &str, stream: &WriterStream) -> Ou
         }
         Some(marker) if !marker.granted => refused(
             format!("{shown} is a restored copy of {database} that was not adopted"),
-            "`lifeboat adopt` makes it the source and ends the other; else turn archiving off.",
+            &format!(
+                "`lifeboat adopt {database}` makes it the source and ends the other; else turn \
+                 archiving off."
+            ),
         ),
         Some(marker) if marker.incarnation != granted => refused(
             format!(
-                "{shown} is life {} of {database}, and this host's writer key is for life {}",
+                "{shown} is incarnation {} of {database}, this host's writer key is for {}",
                 marker.incarnation.0, granted.0
             ),
             "If this cluster is the source, run `lifeboat key enroll`; else stop it.",

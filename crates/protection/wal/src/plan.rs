@@ -28,7 +28,7 @@ pub struct RecoveryPlan {
     pub stream: StreamId,
     /// The cluster that wrote it.
     pub system_identifier: SystemIdentifier,
-    /// The life of the cluster that wrote it.
+    /// The incarnation of the cluster that wrote it.
     pub incarnation: Incarnation,
     /// The region by whose repository absence is judged.
     pub region: String,

@@ -44,7 +44,7 @@ pub(crate) fn check(request: &PushRequest<'_>) -> Outcome<Source> {
     Ok(Source { directory, control })
 }
 
-/// Checks in the repositories that no other life of the cluster was made the source. One region
+/// Checks in the repositories that no other incarnation of the cluster was made the source. One region
 /// is enough to forbid: it may be the only one in which the grant could be written.
 pub(crate) fn check_binding(request: &PushRequest<'_>, places: &Places<'_>) -> Outcome<()> {
     let (database, known) = (request.database, request.stream.binding);
@@ -58,8 +58,9 @@ pub(crate) fn check_binding(request: &PushRequest<'_>, places: &Places<'_>) -> O
     });
     for (repository, binding) in bindings {
         if let Some(binding) = binding.filter(|binding| binding.body.stream != stream) {
-            let (life, region) = (binding.body.incarnation.0, repository.region());
-            let message = format!("life {life} of {database} is the source now, says {region}");
+            let (number, region) = (binding.body.incarnation.0, repository.region());
+            let message =
+                format!("incarnation {number} of {database} is the source now, says {region}");
             return Err(Failure::new(Code::CloneRefused, message).hint(
                 "Stop this server if another one has taken over. If this one is the source, run \
                  `lifeboat key enroll` here, or `lifeboat adopt` to make it so.",

@@ -111,17 +111,37 @@ impl Inventory<'_> {
         Ok(Point { lsn, time: time.max(from.time) })
     }
 
-    /// The segments that are missing: between the first and the last of a timeline, before its
-    /// first where its history says that it branched off earlier, and behind the last of its
-    /// parent where that ends before the branch.
+    /// Where the first backup of the way to a timeline begins, on that timeline; before it no
+    /// segment was ever promised, and what is missing there takes nothing from anybody.
+    fn promised_from(&self, timeline: Timeline) -> Option<u64> {
+        let ancestors = self.ancestors(timeline).unwrap_or_default();
+        let leads_here = |backup: &&Backup| {
+            let wal = &backup.description.wal;
+            ancestors.iter().any(|one| one.timeline == wal.timeline && wal.stop <= one.end)
+        };
+        if self.backups().iter().any(|backup| leads_here(&backup)) {
+            return Some(0);
+        }
+        let own = self.backups().iter().map(|backup| &backup.description.wal);
+        let own = own.filter(|wal| wal.timeline == timeline);
+        own.map(|wal| self.size.number_of(wal.start)).min()
+    }
+
+    /// The segments that are missing behind the first backup: between the first and the last of a
+    /// timeline, before its first where its history says that it branched off earlier, and behind
+    /// the last of its parent where that ends before the branch.
     pub fn gaps(&self) -> Vec<Gap> {
         let mut gaps = Vec::new();
         for (timeline, segments) in &self.timelines {
+            let Some(promised) = self.promised_from(*timeline) else {
+                continue;
+            };
             let branch = self.parent(*timeline).map(|(_, switch)| self.size.number_of(switch));
             let mut next = branch;
             for number in segments.keys() {
-                if let Some(next) = next.filter(|next| next < number) {
-                    gaps.extend(self.gap(*timeline, next, *number - 1));
+                let first = next.map(|next| next.max(promised));
+                if let Some(first) = first.filter(|first| first < number) {
+                    gaps.extend(self.gap(*timeline, first, *number - 1));
                 }
                 next = Some(number.saturating_add(1));
             }
@@ -137,7 +157,7 @@ impl Inventory<'_> {
                 .filter_map(|(_, switch)| self.size.number_of(switch).checked_sub(1))
                 .max();
             if let Some(needed) = needed.filter(|needed| needed > end) {
-                gaps.extend(self.gap(*timeline, end.saturating_add(1), needed));
+                gaps.extend(self.gap(*timeline, end.saturating_add(1).max(promised), needed));
             }
         }
         gaps

@@ -340,12 +340,12 @@ fn who_was_replaced_as_the_source_may_not_write_even_if_one_region_does_not_know
 }
 
 #[test]
-fn the_marker_decides_which_life_may_write() {
+fn the_marker_decides_which_incarnation_may_write() {
     let mut world = World::new();
     let name = world.make(1, 7);
     let system = SystemIdentifier(world.stream.system_identifier);
-    let mark = |life, granted| {
-        Marker::new(DATABASE, system, Incarnation(life), granted).write(world.data()).unwrap();
+    let mark = |number, granted| {
+        Marker::new(DATABASE, system, Incarnation(number), granted).write(world.data()).unwrap();
     };
     mark(2, false);
     assert_eq!(world.push(&name).unwrap_err().code(), Code::CloneRefused);
@@ -359,7 +359,7 @@ fn the_marker_decides_which_life_may_write() {
     world.stream.binding = 2;
     world.stream.keys = world.secrets.stream(system.0, Incarnation(2));
     assert_eq!(world.push(&name).unwrap().how, How::Stored);
-    // The first life has no marker; it is not the source any more.
+    // The first incarnation has no marker; it is not the source any more.
     fs::remove_file(world.data().join(crate::incarnation::MARKER)).unwrap();
     let other = world.make(1, 8);
     assert_eq!(world.push(&other).unwrap_err().code(), Code::CloneRefused);

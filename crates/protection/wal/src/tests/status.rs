@@ -121,10 +121,28 @@ fn gaps_at_a_branch_are_named_on_both_sides() {
     put(&world, 1, 3..6);
     put(&world, 2, 9..12);
     put_history(&world, 2, &[(1, 7 * MB + 100)]);
+    world.put_backup("00000001-00000001", 1, (3 * MB, 4 * MB), 45);
     let gaps = &window(&world).regions[0].gaps;
     let ranges: Vec<_> = gaps.iter().map(|gap| (gap.first, gap.last)).collect();
     let name = |timeline, number| world.name(timeline, number);
     assert_eq!(ranges, [(name(1, 6), name(1, 6)), (name(2, 7), name(2, 8))]);
+}
+
+#[test]
+fn before_the_first_backup_nothing_was_promised() {
+    let world = World::new();
+    put(&world, 2, (9..11).chain(12..14).chain(16..18));
+    put_history(&world, 2, &[(1, 3 * MB + 100)]);
+    assert!(window(&world).regions[0].gaps.is_empty());
+    world.put_backup("00000001-00000001", 2, (13 * MB, 13 * MB + 100), 135);
+    let east = &window(&world).regions[0];
+    let ranges: Vec<_> = east.gaps.iter().map(|gap| (gap.first, gap.last)).collect();
+    assert_eq!(ranges, [(world.name(2, 14), world.name(2, 15))]);
+    // What is there is still told.
+    assert_eq!(east.timelines[0].first, Some(world.name(2, 9)));
+    // The backup's own WAL was promised.
+    world.put_backup("00000002-00000001", 2, (11 * MB, 12 * MB + 100), 125);
+    assert_eq!(window(&world).regions[0].gaps[0].first, world.name(2, 11));
 }
 
 #[test]

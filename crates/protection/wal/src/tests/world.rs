@@ -157,7 +157,7 @@ impl World {
         Blocking::new().unwrap().run(made).unwrap();
     }
 
-    /// Makes a life of the cluster the source, in every region that is there.
+    /// Makes an incarnation of the cluster the source, in every region that is there.
     pub fn grant(&self, number: u32, incarnation: Incarnation) {
         let body = BindingBody {
             database: DATABASE.to_owned(),
