@@ -9,10 +9,12 @@ pub mod fetch;
 pub mod incarnation;
 pub mod plan;
 pub mod push;
+mod receiver_name;
 pub mod status;
 
 pub use archived::{Needed, bring_to_all, wait_until_archived};
 pub use lifeboat_repository::keys::WalReadKey;
+pub use receiver_name::receiver_name;
 
 #[cfg(test)]
 mod tests;
