@@ -1,8 +1,10 @@
 //! Where each object lies below the root of a repository.
 
+use lifeboat_model::Timeline;
 use lifeboat_objects::Key;
 use lifeboat_telemetry::Outcome;
 
+use crate::fragment::FragmentName;
 use crate::ids::{Digest, StreamId};
 use crate::object::ObjectType;
 
@@ -68,4 +70,29 @@ pub fn wal_part(stream: StreamId, file: &str, part: u32) -> Outcome<Key> {
 /// The folder of a timeline's WAL.
 pub fn wal_timeline(stream: StreamId, timeline: u32) -> String {
     format!("streams/{stream}/wal/{timeline:08X}/")
+}
+
+/// A fragment: `streams/STREAM/fragments/00000001/START-END-EPOCH`.
+pub fn fragment(stream: StreamId, name: &FragmentName) -> Outcome<Key> {
+    Key::new(format!("streams/{stream}/fragments/{name}"))
+}
+
+/// The folder of a timeline's fragments.
+pub fn fragments(stream: StreamId, timeline: Timeline) -> String {
+    format!("streams/{stream}/fragments/{:08X}/", timeline.0)
+}
+
+/// The folder of all fragments.
+pub fn all_fragments(stream: StreamId) -> String {
+    format!("streams/{stream}/fragments/")
+}
+
+/// A run of a receiver: `streams/STREAM/receivers/00000001`.
+pub fn receiver(stream: StreamId, epoch: u32) -> Outcome<Key> {
+    Key::new(format!("streams/{stream}/receivers/{epoch:08x}"))
+}
+
+/// The folder of all runs of receivers.
+pub fn receivers(stream: StreamId) -> String {
+    format!("streams/{stream}/receivers/")
 }

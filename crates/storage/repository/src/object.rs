@@ -57,6 +57,10 @@ pub enum ObjectType {
     SegmentPart = 14,
     /// A timeline history file or a backup history file.
     History = 15,
+    /// A piece of a WAL segment, from a receiver.
+    Fragment = 16,
+    /// A run of a receiver: who has a writer epoch.
+    Receiver = 17,
     /// A writer's session.
     Session = 18,
     /// A link of the audit chain.
@@ -64,7 +68,7 @@ pub enum ObjectType {
 }
 
 impl ObjectType {
-    const ALL: [Self; 16] = [
+    const ALL: [Self; 18] = [
         Self::Format,
         Self::Slot,
         Self::Certificate,
@@ -79,6 +83,8 @@ impl ObjectType {
         Self::SegmentHead,
         Self::SegmentPart,
         Self::History,
+        Self::Fragment,
+        Self::Receiver,
         Self::Session,
         Self::Audit,
     ];

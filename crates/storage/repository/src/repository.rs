@@ -323,7 +323,7 @@ pub(crate) fn parse<T: DeserializeOwned>(key: &Key, body: &[u8]) -> Outcome<T> {
     })
 }
 
-fn number_after(name: &str, prefix: &str) -> Option<u32> {
+pub(crate) fn number_after(name: &str, prefix: &str) -> Option<u32> {
     let digits = name.strip_prefix(prefix)?;
     u32::from_str_radix(digits, 16).ok().filter(|_| digits.len() == 8)
 }

@@ -2,6 +2,7 @@
 
 use lifeboat_objects::Key;
 
+use crate::fragment::FragmentName;
 use crate::ids::{Digest, StreamId};
 
 /// The place of an object in the layout.
@@ -25,6 +26,10 @@ pub enum Place {
     Session(StreamId, String),
     /// A WAL file or a part of one, by file name.
     Wal(StreamId, String),
+    /// A fragment.
+    Fragment(StreamId, FragmentName),
+    /// A run of a receiver, by its epoch.
+    Receiver(StreamId, u32),
 }
 
 impl Place {
@@ -34,7 +39,9 @@ impl Place {
             Self::Content(stream, ..)
             | Self::Manifest(stream, _)
             | Self::Session(stream, _)
-            | Self::Wal(stream, _) => Some(*stream),
+            | Self::Wal(stream, _)
+            | Self::Fragment(stream, _)
+            | Self::Receiver(stream, _) => Some(*stream),
             _ => None,
         }
     }
@@ -75,6 +82,11 @@ fn in_stream(stream: StreamId, rest: &[&str]) -> Option<Place> {
             let well_formed = timeline.len() == 8 && file.starts_with(timeline);
             well_formed.then(|| Place::Wal(stream, (*file).to_owned()))
         }
+        ["fragments", timeline, name] => {
+            let name = format!("{timeline}/{name}").parse().ok()?;
+            Some(Place::Fragment(stream, name))
+        }
+        ["receivers", epoch] => Some(Place::Receiver(stream, hex32(epoch)?)),
         _ => None,
     }
 }
