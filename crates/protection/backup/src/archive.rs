@@ -10,8 +10,8 @@ use crate::open::Opened;
 use crate::run::{BackupContext, BackupRequest};
 use crate::source::{Source, switch_wal};
 
-/// Waits for the WAL, and sees to it that every region that will hold the backup has it. An idle primary would let a standby's backup wait for ever: it is asked to
-/// finish its segment.
+/// Waits for the WAL, and sees to it that every region that will hold the backup has it. An idle
+/// primary would let a standby's backup wait for ever: it is asked to finish its segment.
 pub fn wait_for_wal(
     request: &BackupRequest,
     context: &BackupContext<'_>,
@@ -77,7 +77,7 @@ impl Watch {
         let Ok(Some(failed)) = context.blocking.run(source.failing_segment()) else { return };
         if self.told.as_ref() != Some(&failed) {
             context.reporter.warn(format!(
-                "PostgreSQL cannot archive {failed}: its log says why archive_command fails",
+                "PostgreSQL cannot archive {failed}: see the server's log for what archive_command said",
             ));
             self.told = Some(failed);
         }

@@ -62,7 +62,7 @@ fn check_stream(context: &BackupContext<'_>, system_identifier: u64) -> Outcome<
         .hint("Another cluster was put in its place. Give it a database of its own in the spec."))
 }
 
-/// Another life may have been made the source meanwhile; its archive would not take this one's WAL.
+/// Another incarnation may have been made the source meanwhile; this one's WAL would be refused.
 fn check_binding(
     request: &BackupRequest,
     context: &BackupContext<'_>,
@@ -75,8 +75,8 @@ fn check_binding(
     match newest.filter(|newest| newest.body.stream != context.stream.keys.stream()) {
         None => Ok(()),
         Some(other) => {
-            let life = other.body.incarnation.0;
-            let message = format!("life {life} of {database} is the source now");
+            let number = other.body.incarnation.0;
+            let message = format!("incarnation {number} of {database} is the source now");
             Err(Failure::new(Code::CloneRefused, message).hint(
                 "Stop this server if another one has taken over. If this one is the source, run \
                  `lifeboat key enroll` here, or `lifeboat adopt` to make it so.",

@@ -43,8 +43,8 @@ pub async fn claim(
         .hint("Many backups of this database start at once: look for a runaway schedule."))
 }
 
-/// The highest epoch that any region knows, of sessions and of manifests, over all lives of the
-/// database: a backup's name is never given out twice.
+/// The highest epoch that any region knows, of sessions and of manifests, over all incarnations of
+/// the database: a backup's name is never given out twice.
 async fn highest_epoch(regions: &mut Regions, database: &str, stream: StreamId) -> Outcome<u32> {
     let highest = regions.ask(async |repository| {
         let mut streams = BTreeSet::from([stream]);

@@ -24,7 +24,7 @@ const DEEPEST: usize = 10;
 /// Settings that would lead a server away from the target.
 const PLACES: [&str; 5] =
     ["data_directory", "config_file", "hba_file", "ident_file", "external_pid_file"];
-/// Settings of an earlier life as a standby.
+/// Settings of an earlier time as a standby.
 const STANDBY: [&str; 5] = [
     "primary_conninfo",
     "primary_slot_name",

@@ -157,9 +157,9 @@ fn shell_word(text: &str) -> String {
     format!("'{}'", text.replace('\'', "'\\''").replace('%', "%%"))
 }
 
-/// A number for the new life of the cluster; nobody else has it.
+/// A number for the new incarnation of the cluster; nobody else has it.
 pub(crate) fn new_incarnation(environment: &Environment) -> u64 {
-    // Numbers up to 2^53 survive every reader of JSON. 1 is the life that was never restored.
+    // Numbers up to 2^53 survive every reader of JSON. 1 is the one that was never restored.
     (environment.random().next_u64() >> 11).max(2)
 }
 

@@ -190,7 +190,7 @@ pub struct RestoreReport {
     pub fetched_bytes: u64,
     /// Files that an old cluster had and the backup has not.
     pub removed_files: u64,
-    /// The life of the cluster that this copy is.
+    /// The incarnation of the cluster that this copy is.
     pub incarnation: u64,
     /// How long it took.
     pub time: Duration,

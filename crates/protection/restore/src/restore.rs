@@ -67,7 +67,7 @@ pub fn restore(plan: &RestorePlan, context: RestoreContext<'_>) -> Outcome<Resto
     let control = recovery::control(target, plan)?;
     let aside = aside::write(plan, context, &control)?;
     recovery::write(target, plan, &control, &aside, &mut changed)?;
-    let life = mark(target, plan, environment, &control, &mut changed)?;
+    let incarnation = mark(target, plan, environment, &control, &mut changed)?;
     link_tablespaces(target, plan)?;
     manifest::write(environment, target, table, &survey, description, control.release, &changed)?;
     sync_directories(target, &survey)?;
@@ -82,7 +82,7 @@ pub fn restore(plan: &RestorePlan, context: RestoreContext<'_>) -> Outcome<Resto
     if copied.kept_bytes == 0 {
         space::remember_rate(plan, copied.bytes, time);
     }
-    Ok(report(plan, copied, removed_files, life, changed.notes, time))
+    Ok(report(plan, copied, removed_files, incarnation, changed.notes, time))
 }
 
 /// Makes sure that nobody else uses the target, and nothing in it is a stranger's.
@@ -122,7 +122,7 @@ fn copy(
     copying.run(table, survey, plan.request.workers)
 }
 
-/// Says which life of the cluster this copy is. Not even an adopted one may write before the
+/// Says which incarnation this copy is. Not even an adopted one may write before the
 /// vault's root has granted it.
 fn mark(
     target: &Target,
@@ -131,12 +131,13 @@ fn mark(
     control: &ControlFile,
     changed: &mut Changed,
 ) -> Outcome<u64> {
-    let life = recovery::new_incarnation(environment);
-    let marker = incarnation::Marker::new(&plan.database, control.system, Incarnation(life), false);
+    let incarnation = recovery::new_incarnation(environment);
+    let marker =
+        incarnation::Marker::new(&plan.database, control.system, Incarnation(incarnation), false);
     marker.write(target.path())?;
     let written = target.read(incarnation::MARKER.as_bytes(), configuration::FILE_BYTES_MAX)?;
     changed.remember(incarnation::MARKER, &written.unwrap_or_default());
-    Ok(life)
+    Ok(incarnation)
 }
 
 /// Links are made last of all, to places that this restore took itself.

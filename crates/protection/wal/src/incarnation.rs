@@ -1,5 +1,5 @@
-//! The marker in a data directory: which incarnation of the cluster this copy is, and whether it may
-//! write into the archive.
+//! The marker in a data directory: which incarnation of the cluster this copy is, and whether it
+//! may write into the archive.
 
 use std::io::{ErrorKind, Read};
 use std::path::Path;
@@ -79,6 +79,16 @@ impl Marker {
     }
 }
 
+/// The refusal of a copy that nobody adopted.
+pub fn not_adopted(marker: &Marker) -> Failure {
+    let database = &marker.database;
+    let message = format!("this cluster is a restored copy of {database} that was not adopted");
+    Failure::new(Code::CloneRefused, message).hint(format!(
+        "`lifeboat adopt {database}` makes it the source and ends the other; else turn archiving \
+         off."
+    ))
+}
+
 /// Refuses a data directory that is not the incarnation of the cluster that `stream` was granted to.
 pub fn check(data_directory: &Path, database: &str, stream: &WriterStream) -> Outcome<()> {
     let granted = stream.incarnation;
@@ -103,13 +113,7 @@ pub fn check(data_directory: &Path, database: &str, stream: &WriterStream) -> Ou
                 "Correct the spec, or `--db`.",
             )
         }
-        Some(marker) if !marker.granted => refused(
-            format!("{shown} is a restored copy of {database} that was not adopted"),
-            &format!(
-                "`lifeboat adopt {database}` makes it the source and ends the other; else turn \
-                 archiving off."
-            ),
-        ),
+        Some(marker) if !marker.granted => Err(not_adopted(&marker)),
         Some(marker) if marker.incarnation != granted => refused(
             format!(
                 "{shown} is incarnation {} of {database}, this host's writer key is for {}",

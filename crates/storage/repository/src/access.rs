@@ -51,11 +51,22 @@ impl Access<'_> {
 
     /// Opens every repository that answers.
     pub fn regions(&self) -> Outcome<Regions> {
-        self.regions_except(&BTreeSet::new())
+        // These need a person: going on with the other region would hide them.
+        let unreadable = |code| matches!(code, Code::FormatNewer | Code::FormatUnreadable);
+        self.open_all(&BTreeSet::new(), |code| unreadable(code) || is_another(code))
     }
 
-    /// As [`Self::regions`], without those named.
-    pub fn regions_except(&self, left_out: &BTreeSet<String>) -> Outcome<Regions> {
+    /// As [`Self::regions`], for a WAL file that one region is enough for: without those named, and
+    /// without repositories whose `format` says nothing to this version.
+    pub fn regions_for_push(&self, left_out: &BTreeSet<String>) -> Outcome<Regions> {
+        self.open_all(left_out, is_another)
+    }
+
+    fn open_all(
+        &self,
+        left_out: &BTreeSet<String>,
+        refuses: impl Fn(Code) -> bool,
+    ) -> Outcome<Regions> {
         let mut names = self.region_names();
         names.retain(|name| !left_out.contains(name.as_str()));
         let questions = names.iter().map(|name| self.open(name)).collect();
@@ -66,8 +77,7 @@ impl Access<'_> {
         for (name, opened) in names.iter().zip(opened) {
             match opened {
                 Ok(repository) => repositories.push(repository),
-                // These need a person: going on with the other region would hide them.
-                Err(failure) if is_refusal(failure.code()) => return Err(failure),
+                Err(failure) if refuses(failure.code()) => return Err(failure),
                 Err(failure) => skipped.push(Skipped { region: name.to_string(), failure }),
             }
         }
@@ -188,9 +198,7 @@ pub fn location(settings: &RepositorySettings, environment: &Environment) -> Out
         .with_region(resolve(&settings.region)?))
 }
 
-fn is_refusal(code: Code) -> bool {
-    matches!(
-        code,
-        Code::FormatNewer | Code::FormatUnreadable | Code::VaultMismatch | Code::SignatureInvalid
-    )
+/// Whether what was found is not the repository that the spec means.
+fn is_another(code: Code) -> bool {
+    matches!(code, Code::VaultMismatch | Code::SignatureInvalid)
 }

@@ -22,7 +22,7 @@ mod wal;
 pub use names::{Place, classify};
 
 /// What is wrong with one object.
-#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Serialize)]
+#[derive(Debug, Default, Clone, PartialEq, Eq, PartialOrd, Ord, Serialize)]
 pub struct Damage {
     /// The object's key.
     pub object: String,
@@ -106,7 +106,7 @@ impl<'a> Check<'a> {
             self.check_manifests(*stream).await?;
             wal::check(&mut self, *stream).await;
         }
-        self.check_bindings().await;
+        self.check_bindings(&streams).await;
         self.check_keys().await;
         if read_data {
             self.read_everything().await?;
@@ -243,8 +243,9 @@ impl<'a> Check<'a> {
         }
     }
 
-    /// Bindings are numbered without holes and lead to streams.
-    async fn check_bindings(&mut self) {
+    /// Bindings are numbered without holes, and every stream is named by one.
+    async fn check_bindings(&mut self, streams: &BTreeSet<StreamId>) {
+        let mut unnamed = streams.clone();
         let mut numbers: BTreeMap<String, BTreeSet<u32>> = BTreeMap::new();
         for key in self.present.keys() {
             if let Some(Place::Binding(database, number)) = classify(key) {
@@ -258,11 +259,19 @@ impl<'a> Check<'a> {
                 };
                 if !numbers.contains(&number) {
                     self.note(&key, "the binding is missing; a later one exists");
-                } else if let Err(failure) = self.repository.binding_number(&database, number).await
-                {
-                    self.note(&key, explain(&failure));
+                    continue;
+                }
+                match self.repository.binding_number(&database, number).await {
+                    Ok(Some(binding)) => drop(unnamed.remove(&binding.body.stream)),
+                    Ok(None) => {}
+                    Err(failure) => self.note(&key, explain(&failure)),
                 }
             }
+        }
+        for stream in unnamed {
+            let object = layout::stream(stream);
+            let what = "no binding names this stream: the one that does is lost".to_owned();
+            self.report.damage.push(Damage { object, what, ..Damage::default() });
         }
     }
 

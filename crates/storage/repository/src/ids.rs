@@ -71,13 +71,13 @@ hex_id!(
     VerifyingKey, 32
 );
 
-/// Counts the lives of a cluster: a restore makes a new one, `adopt` grants it.
+/// Counts a cluster's terms as a source: a restore makes a new one, `adopt` grants it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(transparent)]
 pub struct Incarnation(pub u64);
 
 impl Incarnation {
-    /// The life that `initdb` or whoever came before Lifeboat began.
+    /// The one that `initdb` or whoever came before Lifeboat began.
     pub const FIRST: Self = Self(1);
 }
 

@@ -14,8 +14,8 @@ fn odd_words_reach_the_shell_whole() {
 #[test]
 fn no_copy_is_the_first_life() {
     let environment = lifeboat_environment::Environment::system();
-    let lives: std::collections::BTreeSet<u64> =
+    let numbers: std::collections::BTreeSet<u64> =
         (0..100).map(|_| new_incarnation(&environment)).collect();
-    assert_eq!(lives.len(), 100);
-    assert!(lives.iter().all(|life| *life > 1));
+    assert_eq!(numbers.len(), 100);
+    assert!(numbers.iter().all(|number| *number > 1));
 }

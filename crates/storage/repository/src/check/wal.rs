@@ -1,6 +1,7 @@
 //! Gaps between the WAL objects of a stream. Which backups they hurt is for `wal status` to say,
 //! which can open manifests.
 
+use std::cmp::Ordering;
 use std::collections::{BTreeMap, BTreeSet};
 
 use crate::check::{Check, Place, classify};
@@ -8,7 +9,7 @@ use crate::ids::StreamId;
 use crate::layout;
 use crate::wal_file::{self, WAL_HEAD_BYTES};
 
-/// Names every hole between two segments of a timeline, missing parts of large segments, and
+/// Names every hole between two segments of a timeline behind the first backup, missing parts of large segments, and
 /// timelines without their history file.
 pub(super) async fn check(check: &mut Check<'_>, stream: StreamId) {
     let mut segments: BTreeMap<String, BTreeSet<(u32, u32)>> = BTreeMap::new();
@@ -43,7 +44,10 @@ pub(super) async fn check(check: &mut Check<'_>, stream: StreamId) {
         if timeline != "00000001" && !histories.contains(timeline) {
             missing(check, stream, &format!("{timeline}.history"), "the history file is missing");
         }
-        name_gaps(check, stream, timeline, found, per_log);
+        if let Some(promised) = promised_from(check, stream, timeline) {
+            let behind = found.range(promised..).copied().collect();
+            name_gaps(check, stream, timeline, &behind, per_log);
+        }
     }
     needed_by_backups(check, stream, &segments, per_log);
     for (name, found) in parts {
@@ -69,6 +73,21 @@ async fn segments_per_log(check: &Check<'_>, stream: StreamId, file: &str) -> Op
     let head = check.repository.store().get_range(&key, 0..length).await.ok()?;
     let size = wal_file::plain_bytes(&head).filter(|size| size.is_power_of_two())?;
     Some((1 << 32) / size)
+}
+
+/// Where the first backup begins on a timeline. Before it nothing was promised: archiving may have
+/// begun in the middle. A backup on an older timeline may lead here, which only keys can tell.
+fn promised_from(check: &Check<'_>, stream: StreamId, timeline: &str) -> Option<(u32, u32)> {
+    let of_stream = check.needed_wal.iter().filter(|needed| needed.stream == stream);
+    let firsts = of_stream.filter_map(|needed| {
+        let own = needed.first.get(..8)?;
+        match own.cmp(timeline) {
+            Ordering::Less => Some((0, 0)),
+            Ordering::Equal => position(&needed.first),
+            Ordering::Greater => None,
+        }
+    });
+    firsts.min()
 }
 
 fn name_gaps(

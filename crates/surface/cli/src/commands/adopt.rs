@@ -24,8 +24,8 @@ use crate::site::Site;
 /// Make a restored copy the source of its database
 ///
 /// A restored cluster may not archive: it would write into its source's archive. Once it takes the
-/// source's place, adopt it: a new life of the database begins, and `wal push` and `backup` of the
-/// old one are refused from now on. Be sure that the old server is down for good. Needs a key of
+/// source's place, adopt it: a new incarnation of the database begins, and `wal push` and `backup`
+/// of the old one are refused from now on. Be sure that the old server is down for good. Needs a key of
 /// the vault, and the data directory in the spec to be the one of the copy.
 #[derive(Debug, clap::Args)]
 #[command(after_long_help = "Examples:
@@ -43,9 +43,9 @@ pub struct Adopted {
     database: String,
     /// The data directory.
     data_directory: PathBuf,
-    /// The life of the cluster that may write now.
+    /// The incarnation of the cluster that may write now.
     incarnation: u64,
-    /// The life that may not any more; null if this one had the right already.
+    /// The incarnation that may not any more; null if this one had the right already.
     ended: Option<u64>,
     #[serde(skip)]
     failure: Option<Failure>,
@@ -57,7 +57,7 @@ impl Report for Adopted {
     fn text(&self) -> String {
         let place = self.data_directory.display();
         let what = match self.ended {
-            Some(ended) => format!("is the source now; life {ended} may not write any more"),
+            Some(ended) => format!("is the source now; incarnation {ended} may not write any more"),
             None => "was the source already".to_owned(),
         };
         format!(
@@ -93,7 +93,7 @@ pub fn run(args: &Args, context: &Context) -> Outcome<Adopted> {
     adopt(&site, &access, &mut regions, &secrets, (&id, node.data_directory.clone()))
 }
 
-/// Grants the life of the cluster in a directory. May be repeated after a crash at any step.
+/// Grants the incarnation of the cluster in a directory. May be repeated after a crash at any step.
 pub fn adopt(
     site: &Site<'_>,
     access: &Access<'_>,
@@ -103,7 +103,7 @@ pub fn adopt(
 ) -> Outcome<Adopted> {
     let database = id.to_string();
     let marker = Marker::read(&data_directory)?;
-    let life = marker.as_ref().map_or(Incarnation::FIRST, |marker| marker.incarnation);
+    let incarnation = marker.as_ref().map_or(Incarnation::FIRST, |marker| marker.incarnation);
     let system = control::read(&data_directory, access.environment)?.system.0;
     if let Some(marker) = &marker
         && marker.database != database
@@ -112,7 +112,8 @@ pub fn adopt(
         return Err(Failure::new(Code::CloneRefused, message)
             .hint("Name its own database, or correct `data_directory` in the spec."));
     }
-    let (stream, ended) = grant_life(access, regions, secrets, &database, (system, life))?;
+    let (stream, ended) =
+        grant_incarnation(access, regions, secrets, &database, (system, incarnation))?;
     let path = writer_path(&site.spec, &site.state);
     let mut writer = if path.exists() {
         access.writer(regions)?
@@ -129,17 +130,17 @@ pub fn adopt(
     }
     let failure = regions.partial();
     let ended_text = ended.map_or_else(|| "none".to_owned(), |ended| ended.to_string());
-    let facts = [("incarnation", life.0.to_string()), ("ended", ended_text)];
+    let facts = [("incarnation", incarnation.0.to_string()), ("ended", ended_text)];
     record(site.context(), access, regions, ("adopt", database.clone()), facts);
-    Ok(Adopted { database, data_directory, incarnation: life.0, ended, failure })
+    Ok(Adopted { database, data_directory, incarnation: incarnation.0, ended, failure })
 }
 
-fn grant_life(
+fn grant_incarnation(
     access: &Access<'_>,
     regions: &mut Regions,
     secrets: &VaultSecrets,
     database: &str,
-    (system, life): (u64, Incarnation),
+    (system, incarnation): (u64, Incarnation),
 ) -> Outcome<(WriterStream, Option<u64>)> {
     let newest = access.blocking.run(newest_binding(regions, database))?;
     let Some(newest) = newest else {
@@ -153,7 +154,7 @@ fn grant_life(
         return Err(Failure::new(Code::BindingConflict, message)
             .hint("Only a restored copy of that cluster can be adopted."));
     }
-    if newest.body.incarnation == life {
+    if newest.body.incarnation == incarnation {
         let again = lifeboat_repository::enroll::bind(
             access.environment,
             regions,
@@ -163,6 +164,6 @@ fn grant_life(
         );
         return Ok((access.blocking.run(again)?, None));
     }
-    let granted = grant(access.environment, regions, secrets, database, (system, life));
+    let granted = grant(access.environment, regions, secrets, database, (system, incarnation));
     Ok((access.blocking.run(granted)?, Some(newest.body.incarnation.0)))
 }

@@ -12,7 +12,7 @@ use lifeboat_repository::manifest::{Description, Manifest};
 use lifeboat_repository::regions::Regions;
 use lifeboat_telemetry::{Code, Failure, Outcome};
 
-use crate::commands::lives;
+use crate::commands::incarnations;
 use crate::keyring::Keyring;
 
 /// List backups, or show one
@@ -33,8 +33,8 @@ pub struct Stored {
 pub fn read(access: &Access<'_>, regions: &Regions, id: &DatabaseId) -> Outcome<Vec<Stored>> {
     let mut found: BTreeMap<(StreamId, String), (Manifest, Vec<String>)> = BTreeMap::new();
     let mut damaged = Vec::new();
-    for life in lives::of(access, regions, &id.to_string())? {
-        let stream = life.body.stream;
+    for binding in incarnations::of(access, regions, &id.to_string())? {
+        let stream = binding.body.stream;
         for repository in regions.all() {
             let manifests = access.blocking.run(repository.manifests(stream))?;
             damaged.extend(manifests.damaged.into_iter().map(|(name, why)| ((stream, name), why)));

@@ -1,6 +1,6 @@
 //! `lifeboat restore`: a database as it was, in a directory of its own.
 
-mod life;
+mod incarnation;
 mod report;
 mod target;
 
@@ -119,12 +119,12 @@ pub fn run(args: &Args, context: &Context) -> Outcome<Restored> {
     let mut regions = access.regions()?;
     let secrets = access.secrets(&regions)?;
     let request = request(args, &site, &access, &regions, (&id, database))?;
-    let (plan, source) = life::plan(&request, context, &access, &regions, &secrets)?;
+    let (plan, source) = incarnation::plan(&request, context, &access, &regions, &secrets)?;
     if args.dry_run {
         return Ok(Restored::planned(&plan));
     }
     context.reporter.note(report::intent(&plan));
-    let report = lifeboat_restore::restore(&plan, life::within(context, &source))?;
+    let report = lifeboat_restore::restore(&plan, incarnation::within(context, &source))?;
     let facts = [
         ("backup", plan.backup.name.clone()),
         ("target", plan.target.to_string()),

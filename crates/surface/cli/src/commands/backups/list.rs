@@ -50,7 +50,7 @@ struct Backup {
     stop_lsn: String,
     /// The timeline of its WAL.
     timeline: u32,
-    /// Which life of the cluster wrote it.
+    /// Which incarnation of the cluster wrote it.
     incarnation: u64,
     /// Bytes of all files.
     logical_bytes: u64,

@@ -47,7 +47,7 @@ pub struct Shown {
     predecessor: Option<String>,
     /// The cluster's system identifier.
     system_identifier: String,
-    /// Which life of the cluster wrote it.
+    /// Which incarnation of the cluster wrote it.
     incarnation: u64,
     /// `server_version_num`, as in 150014.
     server_version: u32,
@@ -182,7 +182,7 @@ pub fn run(args: &Args, context: &Context) -> Outcome<Shown> {
     if backups.is_empty() {
         return Err(super::none(&id));
     }
-    // Each life of a cluster counts its backups anew; the newest one is meant.
+    // Each incarnation of a cluster counts its backups anew; the newest one is meant.
     let position = match args.name.as_str() {
         "latest" => backups.len().checked_sub(1),
         name => backups.iter().rposition(|backup| backup.manifest.body.name == name),

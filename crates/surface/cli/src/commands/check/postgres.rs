@@ -1,12 +1,18 @@
 //! A database's node on this host: does it answer, may we back it up, does its WAL arrive.
 
+mod command;
+
 use lifeboat_backup::{ServerFacts, Source};
 use lifeboat_cluster::ControlFile;
 use lifeboat_cluster::control;
 use lifeboat_model::DatabaseId;
 use lifeboat_model::spec::{Database, Engine, PostgresNode, WalMode};
-use lifeboat_repository::access::Access;
+use lifeboat_repository::access::{Access, writer_path};
+use lifeboat_repository::keys::WriterKey;
 use lifeboat_telemetry::Outcome;
+use lifeboat_wal::incarnation::{self, Marker};
+
+use command::PushCommand;
 
 use super::Lines;
 use crate::site::Site;
@@ -42,11 +48,13 @@ pub fn check(
         if lines.need("identity", same).is_some() {
             lines.pass("identity", "the server runs on this data directory");
         }
+        may_write(site, (id, node), lines);
     }
     access.blocking.run(permissions(&source, lines));
     settings(facts, lines);
     archiving(site, (id, database, node), facts, lines);
-    if database.wal.mode == WalMode::Archive && pushes(&facts.archive_command) {
+    let pushes = PushCommand::find(&facts.archive_command).is_some();
+    if database.wal.mode == WalMode::Archive && pushes {
         access.blocking.run(archiver(&source, lines));
         if let Some(every) = database.wal.every {
             access.blocking.run(archive_timeout(&source, every.duration().as_secs(), lines));
@@ -141,21 +149,35 @@ fn archiving(
         }
     }
     let command = &facts.archive_command;
-    if pushes(command) {
-        lines.pass("archive_command", command.clone());
-    } else {
-        let shown = if command.trim().is_empty() { "not set" } else { command };
-        let line = archive_command(site, id, node);
-        lines.fail("archive_command", shown, format!("Set archive_command = '{line}'"));
+    let trouble = match PushCommand::find(command) {
+        Some(push) => push.trouble(site, id, node),
+        None if command.trim().is_empty() => Some("not set".to_owned()),
+        None => Some(command.clone()),
+    };
+    match trouble {
+        None => lines.pass("archive_command", command.clone()),
+        Some(trouble) => {
+            let line = archive_command(site, id, node);
+            lines.fail("archive_command", trouble, format!("Set archive_command = '{line}'"));
+        }
     }
 }
 
-/// Whether an archive_command calls `lifeboat … wal push`, also through a wrapper or beside
-/// another archiver.
-fn pushes(command: &str) -> bool {
-    let mut words = command.split_whitespace();
-    words.any(|word| word.contains("lifeboat"))
-        && words.clone().zip(words.skip(1)).any(|pair| pair == ("wal", "push"))
+/// Whether the cluster in the data directory may write into this archive.
+fn may_write(site: &Site<'_>, (id, node): (&DatabaseId, &PostgresNode), lines: &mut Lines) {
+    let database = id.to_string();
+    let writer = WriterKey::load(&writer_path(&site.spec, &site.state)).ok();
+    // Without a key or a binding the marker alone can forbid.
+    let checked = match writer.as_ref().and_then(|writer| writer.stream(&database)) {
+        Some(stream) => incarnation::check(&node.data_directory, &database, stream),
+        None => match Marker::read(&node.data_directory) {
+            Ok(Some(marker)) if !marker.granted => Err(incarnation::not_adopted(&marker)),
+            read => read.map(drop),
+        },
+    };
+    if lines.need("incarnation", checked).is_some() {
+        lines.pass("incarnation", "this cluster may write into the archive");
+    }
 }
 
 /// The line for postgresql.conf; its environment is the server's, so everything is spelt out.
@@ -203,6 +225,3 @@ async fn archive_timeout(source: &Source, every_seconds: u64, lines: &mut Lines)
         Err(failure) => lines.failure("archive_timeout", &failure),
     }
 }
-
-#[cfg(test)]
-mod tests;

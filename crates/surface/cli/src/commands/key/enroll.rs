@@ -58,7 +58,7 @@ struct Bound {
     database: String,
     /// The cluster's system identifier.
     system_identifier: String,
-    /// Which life of the cluster may write.
+    /// Which incarnation of the cluster may write.
     incarnation: u64,
 }
 

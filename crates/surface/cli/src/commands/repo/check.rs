@@ -144,7 +144,7 @@ pub fn run(args: &Args, context: &Context) -> Outcome<RepositoriesChecked> {
         region: skipped.region.clone(),
         why: skipped.failure.full_message(),
     });
-    let failure = damage(&checked).or_else(|| regions.partial());
+    let failure = damage(&checked, args.read_data).or_else(|| regions.partial());
     Ok(RepositoriesChecked {
         read_data: args.read_data,
         skipped: skipped.collect(),
@@ -214,15 +214,30 @@ impl RegionChecked {
     }
 }
 
-fn damage(regions: &[RegionChecked]) -> Option<Failure> {
-    let damaged: Vec<&RegionChecked> =
-        regions.iter().filter(|region| !region.damage.is_empty()).collect();
-    let names: Vec<&str> = damaged.iter().map(|region| region.region.as_str()).collect();
-    (!damaged.is_empty()).then(|| {
-        let count: usize = damaged.iter().map(|region| region.damage.len()).sum();
-        let message = format!("{count} damaged or missing objects in {}", names.join(", "));
-        Failure::new(Code::RepositoryDamaged, message).hint(
-            "Restore from another region meanwhile: it holds the same bytes. Then take a backup.",
-        )
+fn damage(regions: &[RegionChecked], read_data: bool) -> Option<Failure> {
+    let (damaged, sound): (Vec<_>, Vec<_>) =
+        regions.iter().partition(|region| !region.damage.is_empty());
+    let names = |regions: &[&RegionChecked]| {
+        let names: Vec<&str> = regions.iter().map(|region| region.region.as_str()).collect();
+        names.join(", ")
+    };
+    let count: usize = damaged.iter().map(|region| region.damage.len()).sum();
+    // A region is recommended only after every byte of it was read.
+    let hint = match (sound.as_slice(), read_data) {
+        ([], _) => "No other region is known to be sound. Take a backup now.".to_owned(),
+        (_, false) => "`lifeboat repo check --read-data` tells whether another region is sound; \
+                       then take a backup."
+            .to_owned(),
+        (sound, true) => format!(
+            "Restore from {} meanwhile: every byte there was read and is sound. Then take a backup.",
+            names(sound)
+        ),
+    };
+    (count > 0).then(|| {
+        let message = format!("{count} damaged or missing objects in {}", names(&damaged));
+        Failure::new(Code::RepositoryDamaged, message).hint(hint)
     })
 }
+
+#[cfg(test)]
+mod tests;

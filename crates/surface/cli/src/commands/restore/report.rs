@@ -118,7 +118,7 @@ struct Done {
     fetched_bytes: u64,
     /// Files that the old cluster had and the backup has not.
     removed_files: u64,
-    /// Which life of the cluster this copy is.
+    /// Which incarnation of the cluster this copy is.
     incarnation: u64,
     /// How long it took.
     elapsed_seconds: f64,

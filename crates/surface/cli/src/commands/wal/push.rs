@@ -88,7 +88,7 @@ pub fn run(args: &Args, context: &Context) -> Outcome<Pushed> {
         ahead: Ahead::default(),
         open: &|blocking, left_out| {
             let access = site.access_within(blocking, deadline);
-            access.regions_except(left_out)
+            access.regions_for_push(left_out)
         },
     })?;
     for (region, why) in &pushed.lag {

@@ -1,16 +1,16 @@
 //! `lifeboat wal status`: what can be recovered, computed from the repositories alone.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use jiff::Timestamp;
 use lifeboat_model::DatabaseId;
 use lifeboat_objects::Blocking;
 use lifeboat_telemetry::{Code, Failure, Outcome};
-use lifeboat_wal::status::{Gap, Lag, RegionWindow, Span, Window, recoverability};
+use lifeboat_wal::status::{Gap, Lag, RegionWindow, Span, TimelineLine, Window, recoverability};
 use schemars::JsonSchema;
 use serde::Serialize;
 
-use crate::commands::lives;
+use crate::commands::incarnations;
 use crate::context::Context;
 use crate::keyring::Keyring;
 use crate::output::{Mark, Report, emphasis, moment, strong};
@@ -37,7 +37,7 @@ pub struct Args {
 pub struct Status {
     /// `SERVICE/DATABASE`.
     database: String,
-    /// The lives of its cluster, oldest first; the last one may write.
+    /// The incarnations of its cluster, oldest first; the last one may write.
     incarnations: Vec<Incarnation>,
     /// Regions that did not answer, and why.
     unreachable: BTreeMap<String, String>,
@@ -45,7 +45,7 @@ pub struct Status {
     failure: Option<Failure>,
 }
 
-/// One life of a cluster.
+/// One incarnation of a cluster.
 #[derive(Debug, Serialize, JsonSchema)]
 struct Incarnation {
     /// Its number.
@@ -65,10 +65,12 @@ struct Region {
     region: String,
     /// Spans of recovery points.
     window: Vec<Reach>,
-    /// WAL that is missing here.
-    gaps: Vec<Missing>,
+    /// WAL that is here, by timeline: its first and its last segment, and how many there are.
+    archived: Vec<Segments>,
+    /// WAL behind the first backup that is missing here.
+    gaps: Vec<Segments>,
     /// WAL that is here missing and in another region there.
-    lag: Vec<Missing>,
+    lag: Vec<Segments>,
     /// Backups and history files that another region has and this one lacks.
     lacks: Vec<String>,
     /// What else is wrong.
@@ -94,9 +96,11 @@ struct Reach {
     backups: Vec<String>,
 }
 
-/// Consecutive segments.
+/// Segments of a timeline.
 #[derive(Debug, Serialize, JsonSchema)]
-struct Missing {
+// The name that the published schema has.
+#[schemars(rename = "Missing")]
+struct Segments {
     /// The first one.
     first: String,
     /// The last one.
@@ -105,9 +109,14 @@ struct Missing {
     segments: u64,
 }
 
-impl Missing {
-    fn new(gap: &Gap) -> Self {
+impl Segments {
+    fn missing(gap: &Gap) -> Self {
         Self { first: gap.first.to_string(), last: gap.last.to_string(), segments: gap.segments }
+    }
+
+    fn archived(line: TimelineLine) -> Option<Self> {
+        let (first, last) = (line.first?.to_string(), line.last?.to_string());
+        Some(Self { first, last, segments: line.segments })
     }
 
     fn shown(&self) -> String {
@@ -154,8 +163,9 @@ impl Region {
         Self {
             region: window.region,
             window: window.spans.into_iter().map(Reach::new).collect(),
-            gaps: window.gaps.iter().map(Missing::new).collect(),
-            lag: ranges.iter().map(Missing::new).collect(),
+            archived: window.timelines.into_iter().filter_map(Segments::archived).collect(),
+            gaps: window.gaps.iter().map(Segments::missing).collect(),
+            lag: ranges.iter().map(Segments::missing).collect(),
             lacks: lacks.collect(),
             problems: window.problems,
             unusable_backups: unusable.map(|backup| backup.name).collect(),
@@ -172,6 +182,9 @@ impl Region {
         }
         for reach in &self.window {
             line(emphasis("window "), reach.shown());
+        }
+        for archived in &self.archived {
+            line(emphasis("WAL    "), archived.shown());
         }
         for gap in &self.gaps {
             line(Mark::Bad.paint("gap    "), gap.shown());
@@ -200,12 +213,13 @@ impl Report for Status {
 
     fn text(&self) -> String {
         let mut text = format!("{}\n", strong(&self.database));
-        for life in &self.incarnations {
+        for incarnation in &self.incarnations {
             if self.incarnations.len() > 1 {
-                let since = moment(life.granted_at);
-                text.push_str(&format!("Incarnation {}, since {since}\n", life.incarnation));
+                let since = moment(incarnation.granted_at);
+                let number = incarnation.incarnation;
+                text.push_str(&format!("Incarnation {number}, since {since}\n"));
             }
-            for region in &life.regions {
+            for region in &incarnation.regions {
                 text.push_str(&region.text());
             }
         }
@@ -228,29 +242,29 @@ pub fn run(args: &Args, context: &Context) -> Outcome<Status> {
     let (id, _) = site.database(args.database.as_ref())?;
     let regions = access.regions()?;
     let mut keys = Keyring::new(&access, &regions, &id);
-    let mut incarnations = Vec::new();
+    let mut found = Vec::new();
     let mut unreachable = BTreeMap::new();
     let mut failure = None;
-    for binding in lives::of(&access, &regions, &id.to_string())? {
+    for binding in incarnations::of(&access, &regions, &id.to_string())? {
         context.cancel.check()?;
         let keys = keys.of(binding.body.stream)?;
         let window = recoverability(&blocking, &regions, &keys, &id.to_string())?;
-        // What the life that writes lacks matters most.
+        // What the incarnation that writes lacks matters most.
         failure = judge(&window);
         unreachable.extend(window.unreachable);
-        incarnations.push(Incarnation {
+        found.push(Incarnation {
             incarnation: binding.body.incarnation.0,
             system_identifier: binding.body.system_identifier.to_string(),
             granted_at: binding.body.granted_at,
             regions: window.regions.into_iter().map(Region::new).collect(),
         });
     }
-    if incarnations.is_empty() {
+    if found.is_empty() {
         return Err(Failure::new(Code::NoBackup, format!("nothing was ever stored of {id}"))
             .hint(format!("Take a backup: `lifeboat backup {id}`.")));
     }
     let failure = failure.or_else(|| regions.partial());
-    Ok(Status { database: id.to_string(), incarnations, unreachable, failure })
+    Ok(Status { database: id.to_string(), incarnations: found, unreachable, failure })
 }
 
 /// WAL that no region has is damage; what only some have is a matter of copying.
@@ -263,12 +277,20 @@ fn judge(window: &Window) -> Option<Failure> {
             region.lag.ranges.iter().any(|range| range.first <= gap.first && gap.last <= range.last)
         };
         let gaps = region.gaps.iter().filter(|gap| !elsewhere(gap));
-        lost.extend(gaps.map(|gap| format!("{}: {}", region.region, Missing::new(gap).shown())));
+        lost.extend(
+            gaps.map(|gap| format!("{}: {}", region.region, Segments::missing(gap).shown())),
+        );
         problems.extend(region.problems.iter().map(|one| format!("{}: {one}", region.region)));
         if !region.lag.is_empty() {
             behind.push(region.region.clone());
         }
     }
+    let backups = || window.regions.iter().flat_map(|region| &region.backups);
+    let saved: BTreeSet<&String> =
+        backups().filter(|backup| backup.usable).map(|backup| &backup.name).collect();
+    let unusable = backups().map(|backup| &backup.name).filter(|name| !saved.contains(name));
+    let unusable: BTreeSet<&String> = unusable.collect();
+    lost.extend(unusable.into_iter().map(|name| format!("backup {name}: to be consistent")));
     if !lost.is_empty() {
         return Some(
             Failure::new(Code::WalGap, "WAL is missing")
