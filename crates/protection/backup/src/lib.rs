@@ -4,7 +4,6 @@
 
 mod archive;
 mod commit;
-mod connect;
 mod contents;
 mod copy;
 mod describe;
@@ -20,7 +19,6 @@ mod source;
 mod throttle;
 mod upload;
 
-pub use connect::{Connection, connect};
 pub use run::{BackupContext, BackupReport, BackupRequest, run};
 pub use source::{ServerFacts, Source};
 

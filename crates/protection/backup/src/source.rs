@@ -4,8 +4,8 @@ use std::path::{Path, PathBuf};
 
 use lifeboat_model::{Lsn, Timeline};
 use lifeboat_telemetry::{Code, Failure, Outcome, Reporter};
+use lifeboat_wal::connect::{Connection, connect};
 
-use crate::connect::{Connection, connect};
 
 /// The oldest and newest major versions that this version knows.
 const MAJORS: std::ops::RangeInclusive<u32> = 13..=18;

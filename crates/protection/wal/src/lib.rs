@@ -4,6 +4,7 @@
 //! from objects alone. [`incarnation`] keeps copies of a cluster out of its archive.
 
 mod archived;
+pub mod connect;
 mod durable;
 pub mod fetch;
 pub mod incarnation;

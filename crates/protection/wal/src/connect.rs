@@ -37,18 +37,23 @@ impl Connection {
         row.try_get(0).map_err(|error| self.failure(&error))
     }
 
-    /// Says what PostgreSQL said.
+    /// Says what PostgreSQL said to a step of a backup.
     pub fn failure(&self, error: &tokio_postgres::Error) -> Failure {
+        self.failure_as(Code::BackupAborted, error)
+    }
+
+    /// Says what PostgreSQL said; `code` is for what it understood and did not do.
+    pub fn failure_as(&self, code: Code, error: &tokio_postgres::Error) -> Failure {
         let place = &self.place;
         match error.as_db_error() {
             Some(said) if said.code().code() == "42501" => Failure::new(
                 Code::ClusterPermission,
                 format!("PostgreSQL at {place} refuses this role: {}", said.message()),
             )
-            .hint("Grant pg_monitor and EXECUTE on the backup functions, or use a superuser."),
+            .hint("Grant what it lacks (`lifeboat check` says what), or use a superuser."),
             Some(said) => {
                 let message = format!("PostgreSQL at {place} says: {}", said.message());
-                let failure = Failure::new(Code::BackupAborted, message);
+                let failure = Failure::new(code, message);
                 match said.hint() {
                     Some(hint) => failure.hint(hint.to_owned()),
                     None => failure,
@@ -65,11 +70,43 @@ impl Connection {
 
 /// Connects; TLS as `sslmode` of the string says, verified against the system's roots.
 pub async fn connect(settings: &str) -> Outcome<Connection> {
-    let mut config: Config = settings.parse().map_err(|error: tokio_postgres::Error| {
+    open(parse(settings)?).await
+}
+
+/// As [`connect`], to another place: `HOST:PORT`. Who connects, and how, is as the string says.
+pub async fn connect_at(settings: &str, address: &str) -> Outcome<Connection> {
+    let known = parse(settings)?;
+    let (host, port) = host_and_port(address)?;
+    let mut config = Config::new();
+    config.host(host).port(port).ssl_mode(known.get_ssl_mode());
+    config.channel_binding(known.get_channel_binding());
+    known.get_user().map(|user| config.user(user));
+    known.get_password().map(|password| config.password(password));
+    known.get_dbname().map(|name| config.dbname(name));
+    open(config).await
+}
+
+fn parse(settings: &str) -> Outcome<Config> {
+    settings.parse().map_err(|error: tokio_postgres::Error| {
         // The string may hold a password: only the parser's own words are repeated.
         Failure::new(Code::SpecInvalid, format!("a connection string cannot be read: {error}"))
             .hint("Write it as in \"host=/run/postgresql port=5432 user=postgres\".")
-    })?;
+    })
+}
+
+/// `HOST:PORT`; an IPv6 host may stand in brackets.
+fn host_and_port(address: &str) -> Outcome<(&str, u16)> {
+    let found = address.rsplit_once(':').and_then(|(host, port)| {
+        let host = host.strip_prefix('[').and_then(|host| host.strip_suffix(']')).unwrap_or(host);
+        Some((host, port.parse().ok()?)).filter(|_| !host.is_empty())
+    });
+    found.ok_or_else(|| {
+        Failure::new(Code::SpecInvalid, format!("{address} is no address of a server"))
+            .hint("Write `address` of this node as HOST:PORT.")
+    })
+}
+
+async fn open(mut config: Config) -> Outcome<Connection> {
     config.application_name("lifeboat").connect_timeout(CONNECT_TIMEOUT);
     let place = describe(&config);
     let unreachable = |error: tokio_postgres::Error| unreachable(&place, &error);
