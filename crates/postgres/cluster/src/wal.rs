@@ -1,17 +1,24 @@
 //! WAL segments and the small files beside them, read without a server.
 
+mod decode;
 mod header;
 mod history;
 mod label;
+mod record;
 mod scan;
 
 use lifeboat_model::{Lsn, SegmentName, Timeline};
 use lifeboat_telemetry::{Code, Failure};
 use thiserror::Error;
 
+pub use decode::{DecodeError, Decoder, Fault, Source};
 pub use header::{LongHeader, PageHeader, SegmentIdentity, identify_segment};
 pub use history::{History, HistoryEntry};
 pub use label::BackupLabel;
+pub use record::{
+    BlockReference, DatabaseOfTablespace, End, Fact, Locks, Oids, Record,
+    RelationFile, Relations, RowChange, RowsChanged,
+};
 pub use scan::{RestorePoint, SegmentSummary, Tail, scan};
 
 /// Why a WAL file is refused.

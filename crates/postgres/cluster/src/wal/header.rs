@@ -6,9 +6,6 @@ use super::WalError;
 use crate::Release;
 use crate::bytes::{half, long, word};
 
-const SHORT: usize = 24;
-const LONG: usize = 40;
-
 const FIRST_IS_CONTINUATION: u16 = 0x0001;
 const LONG_HEADER: u16 = 0x0002;
 const FIRST_OVERWRITES: u16 = 0x0008;
@@ -43,12 +40,16 @@ pub struct LongHeader {
 }
 
 impl PageHeader {
+    /// Bytes of the header of most pages, padded to a multiple of 8.
+    pub(super) const SHORT: usize = 24;
+    /// Bytes of the header of a segment's first page.
+    pub(super) const LONG: usize = 40;
+
     /// Reads the header at the start of a page; nothing is judged. `None` if the page is too
     /// short.
     pub fn parse(page: &[u8]) -> Option<Self> {
         let flags = half(page, 2)?;
-        // Short headers are padded to a multiple of 8.
-        page.get(..SHORT)?;
+        page.get(..Self::SHORT)?;
         let long = if flags & LONG_HEADER == 0 {
             None
         } else {
@@ -70,7 +71,12 @@ impl PageHeader {
 
     /// Bytes before the page's data.
     pub fn length(&self) -> usize {
-        if self.long.is_some() { LONG } else { SHORT }
+        if self.long.is_some() { Self::LONG } else { Self::SHORT }
+    }
+
+    /// Flags that no version sets.
+    pub(super) fn has_unknown_flags(&self) -> bool {
+        self.flags & !ALL_FLAGS != 0
     }
 
     /// The page starts with the rest of a record.
@@ -122,12 +128,12 @@ impl SegmentIdentity {
 pub fn identify_segment(first_page: &[u8], name: SegmentName) -> Result<SegmentIdentity, WalError> {
     let header =
         PageHeader::parse(first_page).ok_or(WalError::TooShort { length: first_page.len() })?;
-    if first_page.iter().take(LONG).all(|byte| *byte == 0) {
+    if first_page.iter().take(PageHeader::LONG).all(|byte| *byte == 0) {
         return Err(WalError::ZeroPage);
     }
     let release =
         Release::of_wal_magic(header.magic).ok_or(WalError::WrongMagic { magic: header.magic })?;
-    if header.flags & !ALL_FLAGS != 0 {
+    if header.has_unknown_flags() {
         return Err(WalError::UnknownFlags { flags: header.flags });
     }
     let long = header.long.ok_or(WalError::NotSegmentStart)?;

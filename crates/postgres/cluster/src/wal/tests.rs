@@ -5,9 +5,11 @@ use super::*;
 use crate::ControlFile;
 use crate::tests::{bytes, text, unpacked};
 
+mod decode;
 mod history;
 mod label;
 mod scan;
+mod waldump;
 
 /// A segment that a real server wrote.
 fn segment(major: u32, name: &str) -> Vec<u8> {
