@@ -119,6 +119,9 @@ codes! {
     SourceFileUnreadable = "LB4008", Failed, "a file of the cluster cannot be read";
     PageCorrupt = "LB4009", Damage, "a page of the cluster fails its checksum";
     WalInvalid = "LB4010", Failed, "a WAL file is not what its name says";
+    SlotUnusable = "LB4011", Failed, "the replication slot cannot be used";
+    ServerUntrusted = "LB4012", Refused, "the server has not proved who it is";
+    NotPrimary = "LB4013", Failed, "the server is a standby";
 
     // 50xx: backup and WAL.
     BackupRunning = "LB5001", Refused, "another backup of this database is running";
@@ -131,6 +134,9 @@ codes! {
     WalGap = "LB5008", Damage, "the archive has a gap";
     DeadlineExceeded = "LB5009", Failed, "the deadline passed";
     PageDamageStored = "LB5010", Damage, "the backup is complete but holds damaged pages";
+    ReceiverRunning = "LB5011", Refused, "another receiver of this database is running here";
+    ReceiverSealed = "LB5012", Refused, "the receiver is sealed for this epoch";
+    TimelineForeign = "LB5013", Refused, "the server's timeline does not descend from what was received";
 
     // 60xx: restore.
     TargetUnreachable = "LB6001", Refused, "the target is outside the recoverability window";
@@ -145,6 +151,7 @@ codes! {
     LocalState = "LB9002", Failed, "the local state directory cannot be used";
     LocalFile = "LB9003", Failed, "a local file cannot be read or written";
     Failpoint = "LB9004", Failed, "a test asked for this failure";
+    SpoolFailed = "LB9005", Failed, "the receiver's spool cannot be written or read";
 }
 
 impl Code {
