@@ -3,6 +3,7 @@
 mod builder;
 mod cluster;
 mod installation;
+mod link;
 
 pub use builder::Builder;
 pub use cluster::{Cluster, Stop};
@@ -10,6 +11,7 @@ pub use installation::{
     CLIENTS, DEBIAN_MAJOR, Installation, MAJORS, SERVERS, cache_directory, clients_directory,
     server_directory,
 };
+pub use link::{Cut, Link};
 
 #[cfg(test)]
 mod tests;

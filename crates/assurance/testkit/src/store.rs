@@ -9,7 +9,7 @@ mod serving;
 
 pub use profile::{Fault, Profile};
 pub use proxy::{Call, FaultProxy, Kind};
-pub use server::{Misbehaviour, S3Server};
+pub use server::{Misbehaviour, Objects, S3Server};
 
 #[cfg(test)]
 mod tests;

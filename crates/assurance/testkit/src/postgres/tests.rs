@@ -1,4 +1,5 @@
 use super::*;
+use crate::process::run;
 
 /// initdb, start, one query, stop.
 fn starts(major: u32) {
@@ -130,9 +131,34 @@ fn pg15_a_copied_directory_is_a_cluster_beside_its_source() {
     let place = crate::scratch::Scratch::new().unwrap();
     let mut copy = std::process::Command::new("cp");
     copy.arg("-a").arg(source.data()).arg(place.join("copy"));
-    crate::process::run(&mut copy).unwrap().success().unwrap();
+    run(&mut copy).unwrap().success().unwrap();
     source.start().unwrap();
     let mut restored = Cluster::over(15, place.join("copy")).unwrap();
     restored.start().unwrap();
     assert_eq!(restored.psql("SELECT n FROM t").unwrap(), "42");
+}
+
+#[test]
+fn pg15_a_link_breaks_at_the_message_that_was_chosen() {
+    let cluster = Cluster::builder(15).start().unwrap();
+    let link = Link::to(&cluster).unwrap();
+    let insert = || {
+        let mut command = cluster.installation().client_command("psql").unwrap();
+        command.args(["-X", "-A", "-t", "-q", "-v", "ON_ERROR_STOP=1", "-c"]);
+        command.arg("INSERT INTO t VALUES (1)").arg("-d").arg(link.connection());
+        run(&mut command).unwrap()
+    };
+    cluster.psql("CREATE TABLE t (n int)").unwrap();
+    insert().success().unwrap();
+    // The beginning, the query, the end.
+    assert_eq!(link.messages(), [0, b'Q', b'X']);
+    for (cut, rows) in [(Cut::Before, "1"), (Cut::After, "2")] {
+        link.mend();
+        link.cut(1, cut);
+        assert_ne!(insert().code, Some(0));
+        assert!(!link.is_to_break());
+        assert_eq!(cluster.psql("SELECT count(*) FROM t").unwrap(), rows, "{cut:?}");
+    }
+    link.mend();
+    insert().success().unwrap();
 }

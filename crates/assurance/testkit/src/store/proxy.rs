@@ -1,5 +1,6 @@
 //! A reverse proxy before an object store that makes calls fail: by profile, or one by one.
 
+use std::ops::RangeInclusive;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use anyhow::Result;
@@ -62,7 +63,7 @@ struct Relay {
 #[derive(Debug)]
 struct Plan {
     profile: Profile,
-    single: Vec<(usize, Fault)>,
+    spans: Vec<(RangeInclusive<usize>, Fault)>,
     kinds: Vec<(Kind, Fault)>,
     calls: Vec<Call>,
 }
@@ -71,7 +72,7 @@ impl FaultProxy {
     /// Stands before `upstream`, as in `http://127.0.0.1:9000`. The n-th call meets the same fate
     /// in every run with the same seed.
     pub fn start(upstream: &str, profile: Profile, seed: u64) -> Result<Self> {
-        let plan = Plan { profile, single: Vec::new(), kinds: Vec::new(), calls: Vec::new() };
+        let plan = Plan { profile, spans: Vec::new(), kinds: Vec::new(), calls: Vec::new() };
         let relay = Arc::new(Relay {
             upstream: upstream.to_owned(),
             client: reqwest::Client::builder().no_proxy().build()?,
@@ -94,7 +95,12 @@ impl FaultProxy {
 
     /// Call number `call`, counted from 0 since the last [`Self::reset`], meets `fault`. Several calls may.
     pub fn fail_call(&self, call: usize, fault: Fault) {
-        self.relay.plan().single.push((call, fault));
+        self.fail_calls(call..=call, fault);
+    }
+
+    /// As [`Self::fail_call`], for all calls with a number in the range.
+    pub fn fail_calls(&self, calls: RangeInclusive<usize>, fault: Fault) {
+        self.relay.plan().spans.push((calls, fault));
     }
 
     /// Every call of this kind meets `fault`.
@@ -107,7 +113,7 @@ impl FaultProxy {
         let mut plan = self.relay.plan();
         *plan = Plan {
             profile: Profile::CALM,
-            single: Vec::new(),
+            spans: Vec::new(),
             kinds: Vec::new(),
             calls: Vec::new(),
         };
@@ -174,10 +180,11 @@ impl Relay {
     fn fate(&self, kind: Kind, path: &str) -> Option<Fault> {
         let mut plan = self.plan();
         let number = plan.calls.len();
-        let single = plan.single.iter().find(|(call, _)| *call == number).map(|(_, fault)| *fault);
+        let hit = plan.spans.iter().find(|(calls, _)| calls.contains(&number));
+        let by_number = hit.map(|(_, fault)| *fault);
         let by_kind = || plan.kinds.iter().find(|(hit, _)| *hit == kind).map(|(_, fault)| *fault);
         let by_chance = || plan.profile.draw(self.seed, number as u64, kind);
-        let fault = single.or_else(by_kind).or_else(by_chance);
+        let fault = by_number.or_else(by_kind).or_else(by_chance);
         plan.calls.push(Call { kind, path: path.to_owned(), fault });
         fault
     }

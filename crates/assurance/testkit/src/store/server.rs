@@ -20,6 +20,9 @@ use lifeboat_environment::{Clock, SystemClock};
 
 use super::serving::{Answer, Body, HangUp, Serving, whole};
 
+/// Objects by their keys.
+pub type Objects = BTreeMap<String, Bytes>;
+
 /// What a store may lack.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Misbehaviour {
@@ -73,7 +76,7 @@ impl S3Server {
     }
 
     /// Every object, as the store holds it.
-    pub fn objects(&self) -> BTreeMap<String, Bytes> {
+    pub fn objects(&self) -> Objects {
         let objects = lock(&self.shelf.objects);
         objects.iter().map(|(key, object)| (key.clone(), object.bytes.clone())).collect()
     }
@@ -82,6 +85,14 @@ impl S3Server {
     pub fn plant(&self, key: &str, bytes: impl Into<Bytes>) {
         let object = Object { bytes: bytes.into(), modified: SystemClock.now() };
         lock(&self.shelf.objects).insert(key.to_owned(), object);
+    }
+
+    /// Holds these objects and no others from now on, but for those whose key `stays`.
+    pub fn put_back(&self, objects: &Objects, stays: impl Fn(&str) -> bool) {
+        lock(&self.shelf.objects).retain(|key, _| objects.contains_key(key) || stays(key));
+        for (key, bytes) in objects {
+            self.plant(key, bytes.clone());
+        }
     }
 
     /// Removes an object behind everybody's back.
