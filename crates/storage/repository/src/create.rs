@@ -232,7 +232,7 @@ async fn make(
     objects: &[(Key, bytes::Bytes)],
 ) -> Outcome<()> {
     let place = store.location().display();
-    let fitness = store.probe("probe").await?;
+    let fitness = store.probe("probe/").await?;
     let single_writer = access.spec.region(name)?.repository.single_writer;
     let exclusive_create = match (fitness.exclusive_create, single_writer) {
         (true, _) => ExclusiveCreate::Proven,
