@@ -8,13 +8,15 @@ use lifeboat_objects::{Key, Location, Options, Store};
 use lifeboat_telemetry::{Cancel, Reporter};
 use zeroize::Zeroizing;
 
-use super::sample::{self, DATABASE, LARGE, PASSPHRASE, SEGMENT, SYSTEM};
+use super::sample::{self, DATABASE, FRAGMENTS, LARGE, PASSPHRASE, SEGMENT, SYSTEM};
 use crate::check::Check;
+use crate::fragment::decode_fragment;
 use crate::ids::Incarnation;
 use crate::keys::{Encryption, OpenWith};
 use crate::layout;
 use crate::object::ObjectType;
-use crate::pack::{FrameReader, PackReader, decode_frame};
+use crate::pack::{FRAME_BYTES, FrameReader, PackReader, decode_frame};
+use crate::receiver::receivers;
 use crate::repository::Repository;
 use crate::tree::{Content, FileTablePage, MapObject};
 use crate::wal_file;
@@ -93,7 +95,7 @@ async fn read_golden(name: &str) {
     let read_key = secrets.read_key();
     let pack = PackReader::open(&store, &keys, Some(&read_key), &run.pack.unwrap()).await.unwrap();
     let mut stored = pack.fetch(&store, run.frame, run.frame).await.unwrap().to_vec();
-    let mut plain = Vec::new();
+    let mut plain = vec![0; FRAME_BYTES];
     let mut reader = FrameReader::new().unwrap();
     decode_frame(&pack, run.frame, &mut stored, &mut reader, &mut plain).unwrap();
     let range = pack.frame(run.frame).unwrap().slot_range(run.slot).unwrap();
@@ -109,6 +111,18 @@ async fn read_golden(name: &str) {
             assert_eq!(plain, sample::wal(1 << 20));
         }
     }
+    for name in FRAGMENTS {
+        let name = name.parse().unwrap();
+        let bytes = store.get(&layout::fragment(keys.stream(), &name).unwrap()).await.unwrap();
+        let (head, plain) = decode_fragment(&keys, &wal_key, &name, &bytes).unwrap();
+        assert_eq!(head.facts.last_record, Some(name.start));
+        let offset = name.start.0 as usize & 0xf_ffff;
+        assert_eq!(plain, sample::wal(1 << 20)[offset..offset + plain.len()]);
+    }
+    let receivers = receivers(&repository, keys.stream()).await.unwrap();
+    assert_eq!(receivers.damaged.len(), 0);
+    let hosts: Vec<&str> = receivers.sound.iter().map(|one| one.body.host.as_str()).collect();
+    assert_eq!(hosts, ["receiver-1", "receiver-2"]);
     let (reporter, cancel) = (Reporter::silent(), Cancel::new());
     let check = Check::begin(&repository, &reporter, &cancel).await.unwrap();
     let report = check.run(true).await.unwrap();

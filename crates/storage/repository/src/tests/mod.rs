@@ -2,6 +2,7 @@
 
 mod bytes;
 mod damage;
+mod fragments;
 mod golden;
 mod keys;
 mod sample;

@@ -10,6 +10,7 @@ use lifeboat_objects::{Location, Options, Store};
 use zeroize::Zeroizing;
 
 use crate::enroll;
+use crate::fragment::{FragmentName, encode_fragment};
 use crate::ids::{Digest, StreamId};
 use crate::keys::{Encryption, OpenWith, StreamKeys, VaultSecrets, WriterKey, make_slot};
 use crate::layout;
@@ -19,6 +20,7 @@ use crate::manifest::{
 };
 use crate::object::ObjectType;
 use crate::pack::{FrameCompressor, PackBuilder, PageEntry};
+use crate::receiver::{Durable, ReceiverBody};
 use crate::regions::Regions;
 use crate::repository::{ExclusiveCreate, FormatBody, Repository, encode_body};
 use crate::session::{SessionBody, manifest_name};
@@ -33,6 +35,11 @@ pub const DATABASE: &str = "payments/ledger";
 pub const SYSTEM: u64 = 7_312_345_678_901_234_567;
 pub const SEGMENT: &str = "000000010000000000000001";
 pub const LARGE: &str = "000000010000000000000002";
+pub const FRAGMENTS: [&str; 3] = [
+    "00000001/0000000000300000-0000000000300400-00000001",
+    "00000001/0000000000300200-0000000000300900-00000002",
+    "00000001/0000000000300900-0000000000301000-00000002",
+];
 
 /// The sample and what tests ask of it.
 pub struct Sample {
@@ -94,6 +101,7 @@ pub async fn build(place: &str, encryption: Encryption) -> Sample {
     let keys = stream.keys;
     backup(&environment, &store, &keys, &writer).await;
     archive(&environment, &store, &keys).await;
+    stream_wal(&environment, &store, &keys, &writer).await;
     Sample { store, secrets, writer, keys }
 }
 
@@ -266,4 +274,39 @@ async fn archive(environment: &Environment, store: &Store, keys: &StreamKeys) {
     let two = file(ObjectType::SegmentPart, &format!("{LARGE}.part-1"), &part, large).await;
     let parts = serde_json::to_vec(&Parts { parts: vec![one, two] }).unwrap();
     file(ObjectType::SegmentHead, LARGE, &parts, large).await;
+}
+
+/// Two receivers, of which the second repeats a part of what the first one shipped.
+async fn stream_wal(
+    environment: &Environment,
+    store: &Store,
+    keys: &StreamKeys,
+    writer: &WriterKey,
+) {
+    let signer = writer.signing().unwrap();
+    for epoch in [1, 2] {
+        let body = ReceiverBody {
+            writer: "east-1".to_owned(),
+            region: "east".to_owned(),
+            host: format!("receiver-{epoch}"),
+            control_epoch: 0,
+            started_at: environment.clock().now(),
+            durable: Durable::Spool,
+        };
+        let vault = keys.vault().id;
+        let (key, bytes) = body.encode(vault, keys.stream(), epoch, &signer).unwrap();
+        store.create(&key, bytes).await.unwrap();
+    }
+    for name in FRAGMENTS {
+        let name: FragmentName = name.parse().unwrap();
+        let plain = &wal(1 << 20)[name.start.0 as usize & 0xf_ffff..name.end.0 as usize & 0xf_ffff];
+        let facts = WalFacts {
+            last_commit_us: Some(1_763_632_802_000_000),
+            last_record: Some(name.start),
+            ..WalFacts::default()
+        };
+        let content = WalContent { plain, digest: keys.content_digest(plain), facts: &facts };
+        let (key, bytes) = encode_fragment(keys, environment, &name, 1, &content).unwrap();
+        store.create(&key, bytes).await.unwrap();
+    }
 }

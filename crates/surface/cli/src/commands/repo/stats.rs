@@ -42,7 +42,7 @@ struct Region {
     place: String,
     /// All of it.
     total: Amount,
-    /// By kind: `packs`, `maps`, `manifests`, `wal`, `keys` and so on.
+    /// By kind: `packs`, `maps`, `manifests`, `wal`, `fragments`, `keys` and so on.
     kinds: BTreeMap<String, Amount>,
     /// By database, all incarnations together.
     databases: BTreeMap<String, Database>,
@@ -71,7 +71,7 @@ struct Database {
     total: Amount,
     /// Its backups.
     backups: u64,
-    /// Its WAL.
+    /// Its WAL: segments and fragments.
     wal: Amount,
 }
 
@@ -165,7 +165,7 @@ impl Region {
         database.total.add(stat);
         match kind {
             "manifests" => database.backups += 1,
-            "wal" => database.wal.add(stat),
+            "wal" | "fragments" => database.wal.add(stat),
             _ => {}
         }
     }
