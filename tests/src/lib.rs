@@ -2,8 +2,10 @@
 //!
 //! The scenarios themselves lie in `tests/scenarios`, a file for each promise.
 
+pub mod clouds;
 pub mod ledger;
 pub mod objects;
 pub mod restored;
+pub mod sweep;
 pub mod volume;
 pub mod world;

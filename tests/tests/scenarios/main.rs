@@ -6,6 +6,8 @@ mod identity;
 mod killed;
 mod odd;
 mod pitr;
+mod prune;
 mod restore;
 mod stores;
 mod story;
+mod sweep;

@@ -3,111 +3,14 @@
 
 use std::fs;
 
-use anyhow::{Context, Result, bail, ensure};
-use lifeboat_scenarios::ledger::{self, Point};
+use anyhow::{Result, bail, ensure};
+use lifeboat_scenarios::clouds::{Clouds, is_clear};
+use lifeboat_scenarios::ledger;
 use lifeboat_scenarios::restored::{attempt, not_startable, promote, restore, verify};
 use lifeboat_scenarios::volume::Volume;
 use lifeboat_scenarios::world::{DATABASE, Setup, World, refused};
 use lifeboat_testkit::postgres::Cluster;
-use lifeboat_testkit::process::Finished;
-use lifeboat_testkit::store::{Fault, FaultProxy, Kind, Profile, S3Server};
-
-/// A world whose regions are S3 stores behind a proxy each.
-struct Clouds {
-    world: World,
-    proxies: [FaultProxy; 2],
-    stores: [S3Server; 2],
-}
-
-impl Clouds {
-    /// Repositories made, server running, a ledger begun; the stores are calm.
-    fn start(archive_command: &str) -> Result<Self> {
-        let stores = [S3Server::start()?, S3Server::start()?];
-        let proxy = |store: &S3Server| FaultProxy::start(store.endpoint(), Profile::CALM, 7);
-        let proxies = [proxy(&stores[0])?, proxy(&stores[1])?];
-        let mut setup = Setup::new(15)?
-            .archive_command(archive_command)
-            .variable("AWS_ACCESS_KEY_ID", "test")
-            .variable("AWS_SECRET_ACCESS_KEY", "test");
-        for (name, proxy) in ["east", "west"].iter().zip(&proxies) {
-            let repository = format!(
-                "url: \"s3://{}/lifeboat\", endpoint: \"{}\", region: {name}, path_style: true",
-                S3Server::BUCKET,
-                proxy.endpoint()
-            );
-            setup = setup.region(name, repository);
-        }
-        let world = setup.start()?;
-        ledger::create(&world.source)?;
-        Ok(Self { world, proxies, stores })
-    }
-
-    fn both(&self, profile: Profile) {
-        for proxy in &self.proxies {
-            proxy.set_profile(profile);
-        }
-    }
-
-    fn calm(&self) {
-        for proxy in &self.proxies {
-            proxy.reset();
-        }
-    }
-
-    /// Closes a segment with something in it; its name.
-    fn close(&self) -> Result<String> {
-        let source = &self.world.source;
-        let name = source.psql("SELECT pg_walfile_name(pg_current_wal_insert_lsn())")?;
-        source.psql("SELECT pg_create_restore_point('here'), pg_switch_wal()")?;
-        Ok(name)
-    }
-
-    /// Whether a store really holds a segment.
-    fn holds(&self, store: usize, name: &str) -> bool {
-        self.stores[store].objects().keys().any(|key| key.ends_with(&format!("/{name}")))
-    }
-
-    /// With calm stores everything is well, and the newest state comes back.
-    fn is_well(&mut self) -> Result<()> {
-        self.calm();
-        self.world.backup()?;
-        let point = ledger::append(&self.world.source)?;
-        self.world.archive()?;
-        self.backups_are_whole()?;
-        self.comes_back("after", &point)
-    }
-
-    /// Every listed backup is whole. WAL that one region missed is named, and lies in the other.
-    fn backups_are_whole(&self) -> Result<()> {
-        let checked = self.world.run(&["repo", "check", "--read-data", "--json"])?.json()?;
-        for region in checked["result"]["regions"].as_array().context("no regions")? {
-            for damage in region["damage"].as_array().context("no list")? {
-                ensure!(damage["backups"] == serde_json::json!([]), "{damage} in {checked}");
-            }
-        }
-        Ok(())
-    }
-
-    fn comes_back(&self, name: &str, point: &Point) -> Result<()> {
-        let mut copy = restore(&self.world, "west", name, &["--latest"])?;
-        // The server's environment holds the credentials, as `restore` says.
-        let command = fs::read_to_string(copy.data().join("postgresql.auto.conf"))?;
-        let variables = "AWS_ACCESS_KEY_ID=test AWS_SECRET_ACCESS_KEY=test ";
-        let command =
-            command.replace("restore_command = '", &format!("restore_command = '{variables}"));
-        lifeboat_testkit::scratch::write(&copy.data().join("postgresql.auto.conf"), command)?;
-        promote(&mut copy)?;
-        ledger::is_at(&copy, point)
-    }
-}
-
-/// It said why it failed, with a code and a hint.
-fn is_clear(finished: &Finished) -> Result<()> {
-    ensure!(finished.stderr.contains("error[LB"), "no code in {finished}");
-    ensure!(finished.stderr.contains("hint:"), "no hint in {finished}");
-    ensure!(!finished.stderr.contains("LB1099"), "an internal error: {finished}");
-    Ok(())
-}
+use lifeboat_testkit::store::{Fault, FaultProxy, Kind, Profile};
 
 #[test]
 fn pg15_two_calm_clouds() -> Result<()> {
