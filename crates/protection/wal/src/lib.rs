@@ -11,6 +11,7 @@ pub mod incarnation;
 pub mod plan;
 pub mod push;
 mod receiver_name;
+pub mod retention;
 pub mod status;
 
 pub use archived::{Needed, bring_to_all, wait_until_archived};

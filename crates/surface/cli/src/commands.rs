@@ -54,6 +54,7 @@ pub fn run(command: Command, context: &Context, output: Output) -> Outcome<u8> {
         Command::Repo(Repo::Create(_)) => print(output, repo::create::run(context)),
         Command::Repo(Repo::Check(args)) => print(output, repo::check::run(&args, context)),
         Command::Repo(Repo::Stats(_)) => print(output, repo::stats::run(context)),
+        Command::Repo(Repo::Prune(args)) => print(output, repo::prune::run(&args, context)),
         Command::Key(Key::Enroll(args)) => print(output, key::enroll::run(&args, context)),
         Command::Key(Key::Add(args)) => print(output, key::add::run(&args, context)),
         Command::Key(Key::List(_)) => print(output, key::list::run(context)),

@@ -177,7 +177,7 @@ impl<'a> Inventory<'a> {
     }
 
     /// What a stored segment says of itself.
-    pub(super) fn facts(&self, timeline: Timeline, number: u64) -> Outcome<WalFacts> {
+    pub(crate) fn facts(&self, timeline: Timeline, number: u64) -> Outcome<WalFacts> {
         let name = self.name(timeline, number)?.to_string();
         let bytes = self.timelines.get(&timeline).and_then(|segments| segments.get(&number));
         self.head(&name, bytes.copied().unwrap_or(u64::MAX)).map(|head| head.facts)

@@ -7,6 +7,7 @@ use serde::Serialize;
 
 use super::Gap;
 use super::inventory::Inventory;
+use crate::retention;
 
 /// What a region lacks that another has.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize)]
@@ -29,6 +30,7 @@ impl Lag {
 
     pub(super) fn of(own: &Inventory<'_>, all: &[Inventory<'_>]) -> Self {
         let mut lag = Self::default();
+        let needed = retention::needed(own);
         let timelines: BTreeSet<_> = all.iter().flat_map(Inventory::timelines).collect();
         for timeline in timelines {
             let numbers = |inventory: &Inventory<'_>| -> BTreeSet<u64> {
@@ -36,7 +38,11 @@ impl Lag {
                 segments.into_iter().flat_map(|segments| segments.keys().copied()).collect()
             };
             let known: BTreeSet<u64> = all.iter().flat_map(numbers).collect();
-            let missing: Vec<u64> = known.difference(&numbers(own)).copied().collect();
+            let mut missing: Vec<u64> = known.difference(&numbers(own)).copied().collect();
+            // What was pruned here, as every backup begins behind it, is not missed.
+            missing.retain(|number| {
+                needed.as_ref().is_none_or(|needed| needed.contains(timeline, *number))
+            });
             lag.segments += missing.len() as u64;
             for range in missing.chunk_by(|one, next| one + 1 == *next) {
                 if let (Some(first), Some(last)) = (range.first(), range.last()) {

@@ -33,6 +33,7 @@ fn documents() -> BTreeMap<String, Value> {
         document::<key::remove::Removed>(),
         document::<repo::check::RepositoriesChecked>(),
         document::<repo::create::Created>(),
+        document::<repo::prune::Pruned>(),
         document::<repo::stats::Stats>(),
         document::<restore::Restored>(),
         document::<schema::SpecSchema>(),
