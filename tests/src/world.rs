@@ -125,12 +125,7 @@ impl Setup {
         }
         let spec = self.scratch.join("lifeboat.yaml");
         let variables = self.variables.iter().map(|(name, value)| format!("{name}={value} "));
-        let push = format!(
-            "{}{} --spec {} --here east wal push \"%p\" --db {DATABASE}",
-            variables.collect::<String>(),
-            lifeboat.program().display(),
-            spec.display(),
-        );
+        let push = push_command(&variables.collect::<String>(), &lifeboat, &spec);
         let command = self.archive_command.replace("{push}", &push).replace('\'', "''");
         let cluster = self
             .cluster
@@ -302,6 +297,14 @@ impl World {
         self.archiver()?.run(self.arguments("east", &["wal", "push", path, "--db", DATABASE]))
     }
 
+    /// Makes the running server archive with `wal push` from now on.
+    pub fn archive_by_push(&self) -> Result<()> {
+        let command = push_command("", &self.lifeboat, &self.spec);
+        self.source.psql(&format!("ALTER SYSTEM SET archive_command = '{command}'"))?;
+        self.source.psql("SELECT pg_reload_conf()")?;
+        Ok(())
+    }
+
     /// Makes the server archive everything that it has written, and waits for it.
     pub fn archive(&mut self) -> Result<()> {
         self.source.psql("SELECT pg_switch_wal()")?;
@@ -323,6 +326,11 @@ impl World {
         }
         Ok(())
     }
+}
+
+fn push_command(variables: &str, lifeboat: &Lifeboat, spec: &Path) -> String {
+    let (program, spec) = (lifeboat.program().display(), spec.display());
+    format!("{variables}{program} --spec {spec} --here east wal push \"%p\" --db {DATABASE}")
 }
 
 /// The same, if the exit code is `code` and `error` was said, with a hint.

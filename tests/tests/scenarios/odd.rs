@@ -1,8 +1,9 @@
 //! Clusters that are not like the one in the manual.
 
-use std::ffi::OsStr;
+use std::ffi::{OsStr, OsString};
 use std::fs;
 use std::os::unix::ffi::OsStrExt;
+use std::path::Path;
 use std::process::Command;
 use std::sync::atomic::{AtomicBool, Ordering};
 
@@ -12,8 +13,9 @@ use lifeboat_scenarios::restored::{attempt, judge, promote, restore, verify};
 use lifeboat_scenarios::world::{DATABASE, Setup, World, refused};
 use lifeboat_testkit::oracle;
 use lifeboat_testkit::postgres::{Builder, Cluster, Stop};
-use lifeboat_testkit::process::run;
+use lifeboat_testkit::process::{PATIENCE, run};
 use lifeboat_testkit::scratch;
+use nix::sys::signal::Signal;
 
 #[test]
 fn pg15_tablespaces_move_to_new_places() -> Result<()> {
@@ -51,7 +53,81 @@ fn pg15_tablespaces_move_to_new_places() -> Result<()> {
     let location =
         copy.psql("SELECT pg_tablespace_location(oid) FROM pg_tablespace WHERE spcname = 'blank'")?;
     ensure!(location == place("new blank").display().to_string(), "{location}");
-    judge(&mut copy)
+    judge(&mut copy)?;
+
+    // With the source gone the old places serve again, the one with blanks too.
+    world.source.stop(Stop::Fast)?;
+    for folder in [&plain, &blank] {
+        fs::remove_dir_all(folder.join(version_folder(folder)?))?;
+    }
+    let mut copy = restore(&world, "east", "in-place", &["--latest"])?;
+    verify(&mut copy)?;
+    ensure!(copy.psql("SELECT count(*) FROM two")? == "8000");
+    let location =
+        copy.psql("SELECT pg_tablespace_location(oid) FROM pg_tablespace WHERE spcname = 'blank'")?;
+    ensure!(location == blank.display().to_string(), "{location}");
+    Ok(())
+}
+
+/// The one folder that PostgreSQL makes in a tablespace.
+fn version_folder(tablespace: &Path) -> Result<OsString> {
+    let entry = fs::read_dir(tablespace)?.next().context("an empty tablespace")?;
+    Ok(entry?.file_name())
+}
+
+#[test]
+fn pg15_databases_roles_and_tablespaces_with_odd_names() -> Result<()> {
+    let mut world = World::start(15)?;
+    // One of them as long as PostgreSQL allows.
+    let long = "ü".repeat(31) + "x";
+    let names = ["it's \"quoted\"\nand broken", "表 $HOME; -- %p", long.as_str()];
+    let quoted = |name: &str| format!("\"{}\"", name.replace('"', "\"\""));
+    for (number, name) in names.iter().enumerate() {
+        let place = world.scratch.folder(&format!("odd-{number}"))?;
+        let name = quoted(name);
+        world.source.psql(&format!("CREATE TABLESPACE {name} LOCATION '{}'", place.display()))?;
+        world.source.psql(&format!("CREATE ROLE {name}"))?;
+        world.source.psql(&format!("CREATE DATABASE {name} OWNER {name} TABLESPACE {name}"))?;
+        // Unlogged relations come back empty, and can be used.
+        world.source.psql_in(
+            &connected(&name)?,
+            &format!(
+                "CREATE SCHEMA {name}; CREATE TABLE {name}.{name} AS SELECT {number} AS n;
+                 CREATE UNLOGGED TABLE lost (n int PRIMARY KEY); INSERT INTO lost VALUES (1)"
+            ),
+        )?;
+    }
+    world.backup()?;
+    world.archive()?;
+    let maps: Vec<String> = (0..names.len())
+        .map(|number| {
+            let place = |name: &str| world.scratch.join(&format!("{name}-{number}"));
+            format!("{}={}", place("odd").display(), place("moved").display())
+        })
+        .collect();
+    let mut flags = vec!["--latest"];
+    flags.extend(maps.iter().flat_map(|map| ["--tablespace", map]));
+    let mut copy = restore(&world, "west", "odd-names", &flags)?;
+    verify(&mut copy)?;
+    let list = "SELECT md5(string_agg(datname || pg_get_userbyid(datdba) || spcname, '|' ORDER BY
+                datname)) FROM pg_database d JOIN pg_tablespace t ON t.oid = dattablespace";
+    ensure!(copy.psql(list)? == world.source.psql(list)?, "the names differ");
+    for (number, name) in names.iter().enumerate() {
+        let (database, name) = (connected(&quoted(name))?, quoted(name));
+        let found = copy.psql_in(&database, &format!("SELECT n FROM {name}.{name}"))?;
+        ensure!(found == number.to_string(), "{name}: {found}");
+        ensure!(copy.psql_in(&database, "SELECT count(*) FROM lost")? == "0", "{name}");
+        copy.psql_in(&database, "INSERT INTO lost VALUES (1), (2)")?;
+        ensure!(copy.psql_in(&database, "SELECT n FROM lost WHERE n = 2")? == "2", "{name}");
+    }
+    Ok(())
+}
+
+/// A quoted SQL name as the value of a connection string.
+fn connected(quoted: &str) -> Result<String> {
+    let name = quoted.strip_prefix('"').and_then(|name| name.strip_suffix('"'));
+    let name = name.context("no quotes")?.replace("\"\"", "\"");
+    Ok(format!("'{}'", name.replace('\\', "\\\\").replace('\'', "\\'")))
 }
 
 #[test]
@@ -99,21 +175,25 @@ fn pg15_files_with_odd_names_come_back_byte_by_byte() -> Result<()> {
 }
 
 #[test]
-fn pg15_a_file_above_one_gibibyte() -> Result<()> {
-    let world = World::start(15)?;
-    let path = world.source.data().join("large");
-    scratch::write(&path, "")?;
-    // Sparse: a gibibyte of zeros between two words.
-    let file = fs::File::options().write(true).open(&path)?;
-    let end = (1 << 30) + 12345;
-    std::os::unix::fs::FileExt::write_all_at(&file, b"begin", 0)?;
-    std::os::unix::fs::FileExt::write_all_at(&file, b"end", end)?;
-    drop(file);
+fn pg15_a_relation_above_one_gibibyte() -> Result<()> {
+    let mut world = World::start(15)?;
+    world.source.psql("CREATE TABLE large AS SELECT generate_series(1, 1000) AS n")?;
+    let file = world.source.psql("SELECT pg_relation_filepath('large')")?;
+    world.source.stop(Stop::Fast)?;
+    // Sparse: empty pages up to the end of the first file, which PostgreSQL takes as they are.
+    let path = world.source.data().join(&file);
+    fs::File::options().write(true).open(&path)?.set_len(1 << 30)?;
+    world.source.start()?;
+    world.source.psql("INSERT INTO large SELECT generate_series(1001, 5000)")?;
+    ensure!(world.source.data().join(format!("{file}.1")).exists(), "one file was enough");
     world.backup()?;
-    let mut copy = restore(&world, "west", "large", &["--immediate"])?;
-    run(Command::new("cmp").arg(&path).arg(copy.data().join("large")))?.success()?;
-    fs::remove_file(&path)?;
-    verify(&mut copy)
+    world.source.psql("INSERT INTO large VALUES (5001)")?;
+    world.archive()?;
+    let mut copy = restore(&world, "west", "large", &["--latest"])?;
+    verify(&mut copy)?;
+    ensure!(copy.psql("SELECT count(*), sum(n) FROM large")? == "5001|12507501");
+    ensure!(copy.psql("SELECT pg_relation_size('large') > 1 << 30")? == "t");
+    Ok(())
 }
 
 #[test]
@@ -190,15 +270,24 @@ fn pg15_segments_of_sixty_four_mebibytes() -> Result<()> {
 #[test]
 fn pg15_a_debian_cluster_starts_by_itself_where_it_was_restored() -> Result<()> {
     let mut world = Setup::new(15)?.cluster(Builder::debian).start()?;
-    let drop_in = world.source.configuration().with_file_name("conf.d").join("memory.conf");
-    scratch::write(&drop_in, "work_mem = 9MB\n")?;
-    world.source.psql("SELECT pg_reload_conf()")?;
+    let beside = |name: &str| world.source.configuration().with_file_name(name);
+    scratch::write(&beside("conf.d").join("memory.conf"), "work_mem = 9MB\n")?;
+    scratch::write(&beside("extra.conf"), "temp_buffers = 7MB\n")?;
+    let main = fs::read_to_string(world.source.configuration())? + "include = 'extra.conf'\n";
+    scratch::write(world.source.configuration(), main)?;
+    // Rules that read in lists of names, one beside them and one elsewhere.
+    let elsewhere = world.scratch.file("more names", "nobody\n")?;
+    scratch::write(&beside("admins"), format!("postgres\n@\"{}\"\n", elsewhere.display()))?;
+    scratch::write(&beside("pg_hba.conf"), "local all @admins trust\n")?;
+    world.source.restart()?;
+    world.source.psql("CREATE ROLE stranger LOGIN")?;
     ledger::create(&world.source)?;
     world.backup()?;
     let point = ledger::append(&world.source)?;
     world.archive()?;
     world.source.stop(Stop::Fast)?;
     fs::remove_dir_all(world.source.configuration().parent().context("no folder")?)?;
+    fs::remove_file(&elsewhere)?;
 
     let copy = restore(&world, "west", "debian", &["--latest"])?;
     // Nothing but pg_ctl and the directory, as a person would.
@@ -218,12 +307,90 @@ fn pg15_a_debian_cluster_starts_by_itself_where_it_was_restored() -> Result<()> 
     let judged = (|| {
         ledger::is_at(&copy, &point)?;
         ensure!(copy.psql("SHOW work_mem")? == "9MB", "the drop-in is lost");
+        ensure!(copy.psql("SHOW temp_buffers")? == "7MB", "the include is lost");
+        let errors = "SELECT count(*) FROM pg_hba_file_rules WHERE error IS NOT NULL";
+        ensure!(copy.psql(errors)? == "0", "the rules have errors");
+        let names = copy.psql("SELECT user_name FROM pg_hba_file_rules")?;
+        ensure!(names == "{postgres,nobody}", "{names}");
         let file = copy.psql("SHOW config_file")?;
         ensure!(file.starts_with(&copy.data().display().to_string()), "{file}");
         Ok(())
     })();
     pg_ctl(&["-m", "fast", "stop"])?;
     judged
+}
+
+#[test]
+fn pg15_a_data_directory_that_is_a_symbolic_link() -> Result<()> {
+    let mut world = Setup::new(15)?.prepare()?;
+    // To another place, as people do when a disk gets too small.
+    let (data, real) = (world.source.data().to_owned(), world.scratch.join("bigger disk"));
+    fs::rename(&data, &real)?;
+    std::os::unix::fs::symlink(&real, &data)?;
+    world.ok(&["repo", "create"])?;
+    world.source.start()?;
+    ledger::create(&world.source)?;
+    world.backup()?;
+    let point = ledger::append(&world.source)?;
+    world.archive()?;
+    world.ok(&["check"])?;
+    // Back through a link too, which stays one.
+    world.source.stop(Stop::Fast)?;
+    let to = data.to_string_lossy().into_owned();
+    world.ok(&["restore", DATABASE, "--to", &to, "--latest", "--delta"])?;
+    ensure!(fs::symlink_metadata(&data)?.is_symlink(), "the link was replaced");
+    let mut copy = Cluster::over(15, &data)?;
+    verify(&mut copy)?;
+    ledger::is_at(&copy, &point)
+}
+
+#[test]
+fn pg15_archiving_that_began_late_leaves_no_gap() -> Result<()> {
+    let mut world = Setup::new(15)?.archive_command("true").start()?;
+    world.source.stop(Stop::Fast)?;
+    scratch::write(&world.source.data().join("standby.signal"), "")?;
+    world.source.start()?;
+    world.source.psql("SELECT pg_promote()")?;
+    world.source.wait_for("SELECT pg_is_in_recovery()", "f")?;
+    world.push("pg_wal/00000002.history")?.success()?;
+    for _ in 0..3 {
+        world.source.psql("SELECT pg_create_restore_point('x'), pg_switch_wal()")?;
+    }
+    world.wait_for_archiver()?;
+    world.archive_by_push()?;
+    world.archive()?;
+    // Before the first backup, and with it.
+    world.ok(&["wal", "status"])?;
+    world.ok(&["repo", "check"])?;
+    world.backup()?;
+    world.archive()?;
+    world.ok(&["repo", "check"])?;
+    let status = world.json(&["wal", "status", DATABASE])?;
+    let region = &status["incarnations"][0]["regions"][0];
+    ensure!(region["gaps"] == serde_json::json!([]), "{status}");
+    ensure!(region["archived"][0]["first"].as_str().is_some(), "{status}");
+    Ok(())
+}
+
+#[test]
+fn pg15_a_backup_says_at_once_that_the_archiver_fails() -> Result<()> {
+    let mut world = Setup::new(15)?.archive_command("false").start()?;
+    world.source.psql("SELECT pg_create_restore_point('x'), pg_switch_wal()")?;
+    world.source.wait_for("SELECT failed_count > 0 FROM pg_stat_archiver", "t")?;
+    let backup = world.spawn(&["backup", DATABASE])?;
+    // It waits for WAL that does not come, and has asked the archiver why.
+    world.source.wait_for(
+        "SELECT count(*) > 0 FROM pg_stat_activity
+         WHERE application_name LIKE 'lifeboat%' AND query LIKE '%last_failed_wal%'
+           AND state = 'idle' AND clock_timestamp() > state_change + interval '0.1 s'",
+        "t",
+    )?;
+    backup.signal(Signal::SIGINT)?;
+    let finished = backup.wait(PATIENCE)?.expect_code(130)?;
+    let warned = finished.stderr.contains("PostgreSQL cannot archive 0000");
+    ensure!(warned && finished.stderr.contains("see the server's log"), "{finished}");
+    ensure!(world.backups()?.is_empty());
+    Ok(())
 }
 
 #[test]

@@ -3,6 +3,7 @@
 
 mod edit;
 mod recovery;
+mod rules;
 mod sources;
 mod syntax;
 
@@ -10,6 +11,7 @@ use thiserror::Error;
 
 pub use edit::{append_block, comment_out, quote};
 pub use recovery::{RECOVERY_SIGNAL, RecoveryPlan, STANDBY_SIGNAL, TargetAction, recovery_names};
+pub use rules::{NamedList, named_lists, plain_path};
 pub use sources::{Sources, read_sources};
 pub use syntax::{Setting, parse};
 

@@ -6,6 +6,7 @@ use std::path::{Path, PathBuf};
 
 use jiff::Timestamp;
 use lifeboat_cluster::files::{Entry, Kind};
+use lifeboat_cluster::settings::{named_lists, plain_path};
 use lifeboat_repository::manifest::OutsideFile;
 use lifeboat_telemetry::{Code, Failure, Outcome};
 
@@ -13,6 +14,8 @@ use crate::source::Source;
 
 /// Files above this size are no configuration.
 const FILE_BYTES_MAX: u64 = 16 * 1024 * 1024;
+/// As deep as PostgreSQL follows includes.
+const DEEPEST: usize = 10;
 
 /// Files of access rules that other files include; only these versions have such includes.
 const INCLUDED_RULES: &str = "
@@ -26,17 +29,24 @@ pub async fn list(
 ) -> Outcome<(Vec<Entry>, Vec<OutsideFile>)> {
     let facts = source.facts();
     let mut files: BTreeMap<PathBuf, &str> = BTreeMap::new();
+    let mut rules: Vec<PathBuf> = Vec::new();
     for path in &facts.included_files {
         files.insert(path.clone(), "include");
     }
     if facts.major() >= 16 {
         let rows = source.connection().client().query(INCLUDED_RULES, &[]).await;
         for row in rows.unwrap_or_default() {
-            files.insert(PathBuf::from(row.get::<_, String>(0)), "include");
+            let path = PathBuf::from(row.get::<_, String>(0));
+            files.insert(path.clone(), "include");
+            rules.push(path);
         }
     }
     for (role, path) in &facts.config_files {
         files.insert(path.clone(), role);
+        rules.extend((role != "config_file").then(|| path.clone()));
+    }
+    for path in rules {
+        add_lists(&path, &mut files, 0);
     }
     let mut entries = Vec::new();
     let mut outside = Vec::new();
@@ -52,6 +62,26 @@ pub async fn list(
         outside.push(OutsideFile { role: role.to_owned(), path: shown.to_owned() });
     }
     Ok((entries, outside))
+}
+
+/// Adds the lists of names that a file of rules, or another list, reads in with `@`.
+fn add_lists(path: &Path, files: &mut BTreeMap<PathBuf, &str>, depth: usize) {
+    // What cannot be read is named when its turn comes to be stored.
+    let small = std::fs::metadata(path).is_ok_and(|found| found.len() <= FILE_BYTES_MAX);
+    let Some(text) = small.then(|| std::fs::read(path).ok()).flatten() else {
+        return;
+    };
+    let folder = path.parent().unwrap_or(path);
+    for line in text.split(|byte| *byte == b'\n') {
+        for list in named_lists(line) {
+            let list = plain_path(&folder.join(list.file));
+            // A missing one is the server's to complain of.
+            if depth < DEEPEST && list.is_file() && !files.contains_key(&list) {
+                files.insert(list.clone(), "include");
+                add_lists(&list, files, depth + 1);
+            }
+        }
+    }
 }
 
 fn entry(path: &Path) -> Outcome<Entry> {

@@ -6,7 +6,7 @@
 //! copied to where a server looks for them by itself.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::path::{Component, Path, PathBuf};
+use std::path::{Path, PathBuf};
 
 use lifeboat_cluster::settings;
 use lifeboat_repository::manifest::Description;
@@ -143,6 +143,9 @@ impl Rewrite<'_> {
                     let line = self.include(syntax, (&name, &value), (path, old), depth, line)?;
                     after.extend_from_slice(&line);
                 }
+                None if syntax == Syntax::Rules => {
+                    after.extend_from_slice(&self.lists((path, old), depth, line)?);
+                }
                 None => after.extend_from_slice(line),
             }
         }
@@ -158,7 +161,7 @@ impl Rewrite<'_> {
         depth: usize,
         line: &[u8],
     ) -> Outcome<Vec<u8>> {
-        let was = plain(&old.parent().unwrap_or_else(|| Path::new("/")).join(value));
+        let was = settings::plain_path(&old.parent().unwrap_or_else(|| Path::new("/")).join(value));
         let place = self.place_of(&was);
         if name == "include_dir" {
             // A server refuses to start without the directory; an empty one will do.
@@ -172,19 +175,44 @@ impl Rewrite<'_> {
             self.note(format!("{} is not in the backup: its include is left out", was.display()));
             return Ok([b"#", line].concat());
         }
-        // Relative names count from the file that they stand in, and only these two kinds moved.
+        Ok(match (self.new_name(path, value, place), syntax) {
+            (None, _) => line.to_vec(),
+            (Some(new), Syntax::Settings) => {
+                format!("{name} {}\n", settings::quote(&new)).into_bytes()
+            }
+            (Some(new), Syntax::Rules) => format!("{name} \"{new}\"\n").into_bytes(),
+        })
+    }
+
+    /// Follows the lists of names that a rule reads in, and gives the line with their new places.
+    fn lists(&mut self, (path, old): (&str, &Path), depth: usize, line: &[u8]) -> Outcome<Vec<u8>> {
+        let mut after = line.to_vec();
+        // From the last one on, so that the places of the others stay right.
+        for list in settings::named_lists(line).into_iter().rev() {
+            let was = settings::plain_path(&old.parent().unwrap_or_else(|| Path::new("/")).join(&list.file));
+            let place = self.place_of(&was);
+            if !self.exists(&place)? {
+                self.note(format!("{} is not in the backup: write it anew", was.display()));
+                continue;
+            }
+            self.file(Syntax::Rules, &place, &was, depth + 1)?;
+            if let Some(new) = self.new_name(path, &list.file, place) {
+                after.splice(list.place, format!("@\"{new}\"").into_bytes());
+            }
+        }
+        Ok(after)
+    }
+
+    /// What a file that is named `value` in `path` is called from there now, if that changed.
+    /// Relative names count from the file that they stand in, and only two kinds moved: the main
+    /// files, and absolute names.
+    fn new_name(&self, path: &str, value: &str, place: String) -> Option<String> {
         let new = match (path.contains('/'), Path::new(value).is_absolute()) {
             (false, _) => place,
             (true, true) => self.target.path().join(&place).to_string_lossy().into_owned(),
-            (true, false) => return Ok(line.to_vec()),
+            (true, false) => return None,
         };
-        if new == value {
-            return Ok(line.to_vec());
-        }
-        Ok(match syntax {
-            Syntax::Settings => format!("{name} {}\n", settings::quote(&new)).into_bytes(),
-            Syntax::Rules => format!("{name} \"{new}\"\n").into_bytes(),
-        })
+        (new != value).then_some(new)
     }
 
     /// Where a file that was at `old` lies in the target.
@@ -249,19 +277,4 @@ fn include_in(syntax: Syntax, line: &[u8]) -> Option<(String, String)> {
     };
     matches!(name.as_str(), "include" | "include_if_exists" | "include_dir")
         .then_some((name, value))
-}
-
-/// The path without `.` and `..`: it is only compared and copied, never opened as it is.
-fn plain(path: &Path) -> PathBuf {
-    let mut plain = PathBuf::new();
-    for part in path.components() {
-        match part {
-            Component::ParentDir => {
-                plain.pop();
-            }
-            Component::CurDir => {}
-            other => plain.push(other),
-        }
-    }
-    plain
 }

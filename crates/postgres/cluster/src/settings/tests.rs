@@ -193,3 +193,18 @@ proptest! {
         prop_assert!(parse(line.as_bytes()).is_ok_and(|it| it.len() == 1) || line.len() < 40);
     }
 }
+
+#[test]
+fn lists_of_names_are_found_where_postgresql_looks_for_them() {
+    let files = |line: &str| -> Vec<String> {
+        named_lists(line.as_bytes()).into_iter().map(|list| list.file).collect()
+    };
+    assert_eq!(files("local all,@bases @admins,joe trust\n"), ["bases", "admins"]);
+    assert_eq!(files("host all @\"two words\" samenet md5 # @not\n"), ["two words"]);
+    assert_eq!(files("local all \"@quoted\" trust"), Vec::<String>::new());
+    assert_eq!(files("# local all @x trust"), Vec::<String>::new());
+    assert_eq!(files("local all @ trust"), Vec::<String>::new());
+    let line = "local all @\"a b\",c trust";
+    let place = named_lists(line.as_bytes())[0].place.clone();
+    assert_eq!(&line[place], "@\"a b\"");
+}

@@ -263,7 +263,13 @@ fn configuration_from_outside_lands_in_the_target() {
           external_pid_file = '/run/x.pid'\ninclude_dir 'conf.d'\ninclude_dir 'empty.d'\n\
           include_if_exists 'nothing.conf'\ninclude 'lost.conf'\nport = 5433\n",
     );
-    writer.outside("hba_file", "/etc/postgresql/15/main/pg_hba.conf", b"local all all peer\n");
+    writer.outside(
+        "hba_file",
+        "/etc/postgresql/15/main/pg_hba.conf",
+        b"local all @\"the admins\",joe peer\nlocal all @/srv/lists/gone,all peer # why\n",
+    );
+    writer.outside("include", "/etc/postgresql/15/main/the admins", b"ann\n@/srv/lists/more\n");
+    writer.outside("include", "/srv/lists/more", b"bob\n");
     writer.outside("include", "/etc/pg/extra.conf", b"max_connections = 20\n");
     let backup = writer.finish();
     let to = fixture.path("target");
@@ -273,7 +279,17 @@ fn configuration_from_outside_lands_in_the_target() {
         assert!(!format!("\n{main}").contains(gone), "{main}");
     }
     assert!(main.contains("port = 5433"), "{main}");
-    assert_eq!(fs::read(to.join("pg_hba.conf")).unwrap(), b"local all all peer\n");
+    let kept = "lifeboat.configuration/etc/postgresql/15/main/the admins";
+    assert_eq!(
+        fs::read_to_string(to.join("pg_hba.conf")).unwrap(),
+        format!("local all @\"{kept}\",joe peer\nlocal all @/srv/lists/gone,all peer # why\n")
+    );
+    let more = to.join("lifeboat.configuration/srv/lists/more");
+    assert_eq!(
+        fs::read_to_string(to.join(kept)).unwrap(),
+        format!("ann\n@\"{}\"\n", more.display())
+    );
+    assert!(report.notes.iter().any(|note| note.contains("lists/gone")), "{:?}", report.notes);
     let read =
         lifeboat_cluster::settings::read_sources(&to.join("postgresql.conf"), Some(&to)).unwrap();
     assert_eq!(read.settings["work_mem"], "8MB");
