@@ -43,7 +43,7 @@ enum Restore {
 
 /// A world of two backups on two timelines, with two objects of every class where that can be; the
 /// server is stopped.
-fn two_lives() -> Result<(World, Point)> {
+fn two_incarnations() -> Result<(World, Point)> {
     let setup = Setup::new(15)?;
     let key = setup.scratch().join("vault.key");
     let slots = format!("{{ key_file: \"file:{}\" }}, {{ recovery_key: {{}} }}", key.display());
@@ -90,7 +90,7 @@ fn harm(harm: Harm, object: &Path, other: &Path) -> Result<()> {
 
 /// Damages the newest object of a type in east in each way, and looks what comes of it.
 fn class(kind: u16, named: &str, expected: Restore) -> Result<()> {
-    let (world, point) = two_lives()?;
+    let (world, point) = two_incarnations()?;
     let (east, west) = (world.repository("east"), world.repository("west"));
     let sound = world.scratch.join("sound");
     run(std::process::Command::new("cp").arg("-a").arg(&east).arg(&sound))?.success()?;
@@ -111,11 +111,17 @@ fn class(kind: u16, named: &str, expected: Restore) -> Result<()> {
         let finished = attempt(&world, "east", &name, &["--latest"])?;
         fs::rename(&away, &west)?;
         match (finished.code, expected) {
-            // With its binding a whole life is out of sight, until the other region is back.
-            (Some(0), _) if kind == BINDING && how == Harm::Missing => {}
-            // So it is with the only backup of a life, but the life is known, and named.
+            // Without its binding an incarnation is known by its backups, and named.
+            (Some(0), _) if kind == BINDING && how == Harm::Missing => {
+                ensure!(finished.stdout.contains("no binding names"), "{finished}");
+                fs::rename(&west, &away)?;
+                let judged = never_short(&world, &name, &point);
+                fs::rename(&away, &west)?;
+                judged.with_context(|| shown.clone())?;
+            }
+            // Without its only backup it is out of reach, but known, and named.
             (Some(0), _) if kind == MANIFEST && how == Harm::Missing => {
-                ensure!(finished.stdout.contains("an earlier life is read"), "{finished}");
+                ensure!(finished.stdout.contains("is read, an older one"), "{finished}");
             }
             (Some(0), Restore::Fails) => bail!("{shown}: nobody noticed: {finished}"),
             (Some(0), Restore::Works) => {}
@@ -265,4 +271,28 @@ fn pg15_a_damaged_binding() -> Result<()> {
 #[test]
 fn pg15_a_damaged_format() -> Result<()> {
     class(1, "", Restore::Fails)
+}
+
+#[test]
+fn pg15_a_push_goes_past_a_region_with_a_damaged_format() -> Result<()> {
+    let world = Setup::new(15)?.archive_command("false").start()?;
+    let format = world.repository("east").join("format");
+    let length = fs::metadata(&format)?.len();
+    oracle::flip_bit(&format, length / 2)?;
+    let before = objects::contents(&world.repository("east"))?;
+    let name = world.source.psql("SELECT pg_walfile_name(pg_current_wal_insert_lsn())")?;
+    world.source.psql("SELECT pg_create_restore_point('x'), pg_switch_wal()")?;
+    let pushed = world.push(&format!("pg_wal/{name}"))?.success()?;
+    ensure!(pushed.stderr.contains("is not in east") && pushed.stderr.contains("format"), "{pushed}");
+    let west = objects::all(&world.repository("west"))?;
+    ensure!(west.keys().any(|key| key.ends_with(&name)), "west does not hold {name}");
+    ensure!(objects::contents(&world.repository("east"))? == before, "east was written to");
+    // Everything else is refused.
+    world.refused(4, "LB3002", &["backup", DATABASE])?;
+    // With both unreadable nothing is pretended.
+    oracle::flip_bit(&world.repository("west").join("format"), length / 2)?;
+    let pushed = world.push(&format!("pg_wal/{name}"))?;
+    ensure!(pushed.code.is_some_and(|code| (1..=125).contains(&code)), "{pushed}");
+    ensure!(pushed.stderr.contains("error[LB3002]"), "{pushed}");
+    Ok(())
 }

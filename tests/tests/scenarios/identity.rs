@@ -78,6 +78,12 @@ fn pg15_a_copy_cannot_archive_until_it_is_adopted_and_then_the_old_one_cannot() 
     let name = close(&copy)?;
     // Refused for the place, and when the spec names the place, for the life.
     refused_and_untouched(&world, "LB5005", || push_from(&world, &copy, &name))?;
+    // Outside of any data directory too: the file that is not there is not what is wrong.
+    refused_and_untouched(&world, "LB5005", || {
+        let path = format!("pg_wal/{name}");
+        let words = world.arguments("east", &["wal", "push", &path, "--db", DATABASE]);
+        Lifeboat::new()?.directory(&world.scratch.folder("elsewhere")?).run(words)
+    })?;
     let source_data = world.source.data().display().to_string();
     let copy_data = copy.data().display().to_string();
     let (from, to) = (world.source.connection(), copy.connection());
@@ -104,6 +110,64 @@ fn pg15_a_copy_cannot_archive_until_it_is_adopted_and_then_the_old_one_cannot() 
     copy.start()?;
     ledger::append(&copy)?;
     world.ok(&["backup", DATABASE])?;
+    Ok(())
+}
+
+/// The verdict of one check of the database, and what it says.
+fn checked(world: &World, check: &str) -> Result<(String, String)> {
+    let document = world.run(&["check", "--json"])?.json()?;
+    let lines = document["result"]["lines"].as_array().context("no lines")?;
+    let found = lines.iter().find(|line| line["subject"] == DATABASE && line["check"] == check);
+    let line = found.with_context(|| format!("no {check} in {document}"))?;
+    let verdict = line["verdict"].as_str().context("no verdict")?.to_owned();
+    Ok((verdict, format!("{} {}", line["message"], line["advice"])))
+}
+
+#[test]
+fn pg15_check_sees_who_may_not_archive_and_a_command_that_archives_elsewhere() -> Result<()> {
+    let mut world = World::start(15)?;
+    for check in ["archive_command", "incarnation"] {
+        let (verdict, said) = checked(&world, check)?;
+        ensure!(verdict == "pass", "{check}: {said}");
+    }
+    let command = world.source.psql("SHOW archive_command")?;
+    let program = world.lifeboat.program().display().to_string();
+    let spec = world.spec().display().to_string();
+    let other = world.scratch.file("other.yaml", fs::read(world.spec())?)?.display().to_string();
+    for (right, wrong) in [
+        (DATABASE, "shop/other"),
+        (spec.as_str(), other.as_str()),
+        (spec.as_str(), "/nowhere/lifeboat.yaml"),
+        (program.as_str(), "/nowhere/lifeboat"),
+        ("east", "west"),
+    ] {
+        // Not in the paths, which may hold the word as well.
+        let (right, wrong) = (format!(" {right} "), format!(" {wrong} "));
+        let changed = format!(" {command} ").replace(&right, &wrong);
+        let changed = changed.trim();
+        ensure!(changed != command, "{right:?} is not in {command}");
+        world.source.psql(&format!("ALTER SYSTEM SET archive_command = '{changed}'"))?;
+        world.source.psql("SELECT pg_reload_conf()")?;
+        world.source.wait_for("SHOW archive_command", changed)?;
+        let (verdict, said) = checked(&world, "archive_command")?;
+        ensure!(verdict == "fail" && said.contains(wrong.trim()), "{verdict}: {said}");
+        ensure!(said.contains(&format!("--db {DATABASE}")), "no advice: {said}");
+    }
+    world.source.psql("ALTER SYSTEM RESET archive_command")?;
+    world.source.psql("SELECT pg_reload_conf()")?;
+    world.backup()?;
+    world.archive()?;
+
+    let mut copy = restore(&world, "east", "copy", &["--latest"])?;
+    promote(&mut copy)?;
+    let (old, new) = (world.source.data().display().to_string(), copy.data().display().to_string());
+    let (from, to) = (world.source.connection(), copy.connection());
+    world.edit_spec(|text| text.replace(&old, &new).replace(&from, &to))?;
+    let (verdict, said) = checked(&world, "incarnation")?;
+    ensure!(verdict == "fail" && said.contains("lifeboat adopt shop/main"), "{verdict}: {said}");
+    world.ok(&["adopt", DATABASE])?;
+    let (verdict, said) = checked(&world, "incarnation")?;
+    ensure!(verdict == "pass", "{said}");
     Ok(())
 }
 

@@ -125,3 +125,40 @@ fn pg15_a_dry_run_writes_nothing_and_predicts() -> Result<()> {
     ensure!(finished.stdout.contains("predicted"), "{finished}");
     Ok(())
 }
+
+#[test]
+fn pg15_the_incarnation_that_is_read_is_named_where_it_is_not_the_plain_one() -> Result<()> {
+    let mut world = World::start(15)?;
+    ledger::create(&world.source)?;
+    world.backup()?;
+    let first = ledger::append(&world.source)?;
+    world.archive()?;
+    world.source.stop(Stop::Fast)?;
+    let to = world.source.data().to_string_lossy().into_owned();
+    world.ok(&["restore", DATABASE, "--to", &to, "--latest", "--delta", "--adopt"])?;
+    world.source.start()?;
+    world.source.wait_for("SELECT pg_is_in_recovery()", "f")?;
+    world.backup()?;
+    let point = ledger::append(&world.source)?;
+    world.archive()?;
+
+    // A restore point that only the older incarnation has.
+    let flags = ["--name", &first.name, "--dry-run"];
+    let planned = attempt(&world, "east", "older", &flags)?.success()?;
+    ensure!(planned.stdout.contains("incarnation 1 is read, an older one"), "{planned}");
+    let planned = attempt(&world, "east", "newest", &["--latest", "--dry-run"])?.success()?;
+    ensure!(!planned.stdout.contains("incarnation"), "{planned}");
+
+    // The newest binding lost in the only region that is left: its backups still say whose it is.
+    let bindings = world.repository("east").join("bindings").join(DATABASE);
+    fs::remove_file(bindings.join("00000002"))?;
+    fs::rename(world.repository("west"), world.scratch.join("west-away"))?;
+    let finished = attempt(&world, "east", "unbound", &["--latest"])?.success()?;
+    ensure!(finished.stdout.contains("no binding names incarnation"), "{finished}");
+    let mut copy = Cluster::over(15, world.target("unbound"))?;
+    verify(&mut copy)?;
+    ledger::is_at(&copy, &point)?;
+    let checked = world.refused(3, "LB3013", &["repo", "check"])?;
+    ensure!(checked.stdout.contains("no binding names this stream"), "{checked}");
+    Ok(())
+}

@@ -187,9 +187,10 @@ impl Rewrite<'_> {
     /// Follows the lists of names that a rule reads in, and gives the line with their new places.
     fn lists(&mut self, (path, old): (&str, &Path), depth: usize, line: &[u8]) -> Outcome<Vec<u8>> {
         let mut after = line.to_vec();
+        let folder = old.parent().unwrap_or_else(|| Path::new("/"));
         // From the last one on, so that the places of the others stay right.
         for list in settings::named_lists(line).into_iter().rev() {
-            let was = settings::plain_path(&old.parent().unwrap_or_else(|| Path::new("/")).join(&list.file));
+            let was = settings::plain_path(&folder.join(&list.file));
             let place = self.place_of(&was);
             if !self.exists(&place)? {
                 self.note(format!("{} is not in the backup: write it anew", was.display()));
