@@ -8,10 +8,11 @@
 pub mod access;
 pub mod ask;
 pub mod binding;
+pub mod catch_up;
 pub mod check;
 pub mod create;
 pub mod crypt;
-mod cursor;
+pub mod cursor;
 pub mod enroll;
 pub mod fragment;
 pub mod ids;

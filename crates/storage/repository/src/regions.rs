@@ -109,7 +109,8 @@ impl Regions {
         self.sort(outcomes, "took the object", refuses).map(drop)
     }
 
-    /// Keeps the regions whose outcome is good or a refusal, and names the others.
+    /// Keeps the regions whose outcome is good or a refusal, and names the others. If that is none,
+    /// nobody is left out: whoever asks next may find them back.
     fn sort<T>(
         &mut self,
         outcomes: Vec<Outcome<T>>,
@@ -118,6 +119,7 @@ impl Regions {
     ) -> Outcome<Vec<T>> {
         let mut kept = Vec::with_capacity(self.repositories.len());
         let mut good = Vec::with_capacity(self.repositories.len());
+        let (mut lost, mut failed) = (Vec::new(), Vec::new());
         let mut refused = None;
         for (repository, outcome) in self.repositories.drain(..).zip(outcomes) {
             match outcome {
@@ -130,22 +132,24 @@ impl Regions {
                     refused = Some(failure);
                 }
                 Err(failure) => {
-                    self.skipped.push(Skipped { region: repository.region().to_owned(), failure });
+                    failed.push(Skipped { region: repository.region().to_owned(), failure });
+                    lost.push(repository);
                 }
             }
         }
-        self.repositories = kept;
-        match refused {
-            Some(failure) => Err(failure),
-            None if self.repositories.is_empty() => Err(self.none_left(what)),
-            None => Ok(good),
+        if kept.is_empty() {
+            self.repositories = lost;
+            return Err(self.nobody(&failed, what));
         }
+        self.repositories = kept;
+        self.skipped.extend(failed);
+        refused.map_or(Ok(good), Err)
     }
 
-    fn none_left(&self, what: &str) -> Failure {
-        let lines =
-            self.skipped.iter().map(|skipped| format!("{}: {}", skipped.region, skipped.failure));
-        let code = self.skipped.last().map_or(Code::StoreUnavailable, |last| last.failure.code());
+    fn nobody(&self, failed: &[Skipped], what: &str) -> Failure {
+        let all = self.skipped.iter().chain(failed);
+        let lines = all.map(|one| format!("{}: {}", one.region, one.failure));
+        let code = failed.last().map_or(Code::StoreUnavailable, |last| last.failure.code());
         Failure::new(code, format!("no repository {what}"))
             .details(lines)
             .hint("Nothing that is listed as a backup was lost; run the command again.")

@@ -5,4 +5,5 @@ mod damage;
 mod fragments;
 mod golden;
 mod keys;
+mod regions;
 mod sample;
