@@ -65,6 +65,9 @@ pub fn create(access: &Access<'_>) -> Outcome<CreateReport> {
     if missing.is_empty() {
         return report.or_failure(present.is_empty());
     }
+    if present.is_empty() && !report.regions.is_empty() {
+        return report.no_second_vault(missing);
+    }
     let secrets = match present.first() {
         Some(repository) => {
             access.blocking.run(repository.open_secrets(&access.openers()?)).map_err(|failure| {
@@ -91,6 +94,16 @@ pub fn create(access: &Access<'_>) -> Outcome<CreateReport> {
 impl CreateReport {
     fn add(&mut self, region: &RegionName, place: String, outcome: RegionOutcome) {
         self.regions.push(RegionReport { region: region.to_string(), place, outcome });
+    }
+
+    /// The vault may lie in a region that does not answer: another one would lock it out for ever.
+    fn no_second_vault(mut self, missing: Vec<(RegionName, Store)>) -> Outcome<Self> {
+        for (name, store) in missing {
+            let message = "not made: a region that does not answer may hold the vault";
+            let failure = Failure::new(Code::RegionSkipped, message);
+            self.add(&name, store.location().display(), RegionOutcome::Failed(failure));
+        }
+        self.or_failure(true)
     }
 
     fn or_failure(self, nothing: bool) -> Outcome<Self> {
