@@ -6,6 +6,7 @@ use lifeboat_cluster::control;
 use lifeboat_model::DatabaseId;
 use lifeboat_objects::Blocking;
 use lifeboat_repository::access::{Access, writer_path};
+use lifeboat_repository::catch_up::catch_up;
 use lifeboat_repository::enroll::{grant, newest_binding};
 use lifeboat_repository::ids::Incarnation;
 use lifeboat_repository::keys::{VaultSecrets, WriterKey, WriterStream};
@@ -90,6 +91,7 @@ pub fn run(args: &Args, context: &Context) -> Outcome<Adopted> {
     let (_, node) = site.node(&id, database)?;
     let mut regions = access.regions()?;
     let secrets = access.secrets(&regions)?;
+    blocking.run(catch_up(&mut regions))?;
     adopt(&site, &access, &mut regions, &secrets, (&id, node.data_directory.clone()))
 }
 

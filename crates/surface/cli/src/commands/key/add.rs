@@ -4,6 +4,7 @@ use std::path::PathBuf;
 
 use lifeboat_model::Secret;
 use lifeboat_objects::Blocking;
+use lifeboat_repository::catch_up::catch_up;
 use lifeboat_repository::keys::{OpenWith, RecoveryKey, VaultSecrets, make_slot};
 use lifeboat_repository::layout;
 use lifeboat_repository::object::ObjectType;
@@ -88,6 +89,7 @@ pub fn run(args: &Args, context: &Context) -> Outcome<Added> {
     let access = site.access(&blocking);
     let mut regions = access.regions()?;
     let secrets = access.secrets(&regions)?;
+    blocking.run(catch_up(&mut regions))?;
     let (opener, kind, recovery_key) = opener(args, context)?;
     let label = args.label.clone().unwrap_or_else(|| kind.to_owned());
     let body = make_slot(&context.environment, &secrets, &opener, &label)?;

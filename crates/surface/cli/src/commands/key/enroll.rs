@@ -9,6 +9,7 @@ use lifeboat_model::DatabaseId;
 use lifeboat_model::spec::PostgresNode;
 use lifeboat_objects::Blocking;
 use lifeboat_repository::access::Access;
+use lifeboat_repository::catch_up::catch_up;
 use lifeboat_repository::keys::{VaultSecrets, WriterKey};
 use lifeboat_repository::regions::Regions;
 use lifeboat_telemetry::{Failure, Outcome};
@@ -92,6 +93,7 @@ pub fn run(args: &Args, context: &Context) -> Outcome<Enrolled> {
     let access = site.access(&blocking);
     let mut regions = access.regions()?;
     let secrets = access.secrets(&regions)?;
+    blocking.run(catch_up(&mut regions))?;
     enroll(&site, &access, &mut regions, &secrets, args.renew)
 }
 

@@ -1,6 +1,9 @@
 //! `lifeboat key remove`: a slot that opens the vault no more.
 
 use lifeboat_objects::Blocking;
+use lifeboat_repository::catch_up::catch_up;
+use lifeboat_repository::layout;
+use lifeboat_repository::regions::Regions;
 use lifeboat_repository::repository::remove_slot;
 use lifeboat_telemetry::{Code, Failure, Outcome};
 use schemars::JsonSchema;
@@ -31,7 +34,7 @@ pub struct Args {
 pub struct Removed {
     /// Its number.
     slot: u32,
-    /// What people called it.
+    /// What people called it; empty if it had been removed before.
     label: String,
     /// How many slots are left.
     left: usize,
@@ -44,6 +47,9 @@ impl Report for Removed {
 
     fn text(&self) -> String {
         let Self { slot, label, left, .. } = self;
+        if label.is_empty() {
+            return format!("Slot {slot} was removed before; {left} left.\n");
+        }
         format!("Slot {slot} ({label}) opens nothing any more; {left} left.\n")
     }
 
@@ -58,11 +64,11 @@ pub fn run(args: &Args, context: &Context) -> Outcome<Removed> {
     let blocking = Blocking::new()?;
     let access = site.access(&blocking);
     let mut regions = access.regions()?;
+    blocking.run(catch_up(&mut regions))?;
     let slots = blocking.run(regions.nearest().slots())?;
-    let wanted = slots.iter().find(|slot| slot.number == args.slot).ok_or_else(|| {
-        Failure::new(Code::Usage, format!("there is no slot {}", args.slot))
-            .hint("`lifeboat key list` shows the slots and their numbers.")
-    })?;
+    let Some(wanted) = slots.iter().find(|slot| slot.number == args.slot) else {
+        return removed_before(args.slot, slots.len(), &blocking, &regions);
+    };
     if slots.len() == 1 {
         return Err(Failure::new(
             Code::Usage,
@@ -99,4 +105,22 @@ pub fn run(args: &Args, context: &Context) -> Outcome<Removed> {
         left: slots.len() - 1,
         failure,
     })
+}
+
+/// Finishes what an earlier run began; a number that never was one is refused.
+fn removed_before(
+    slot: u32,
+    left: usize,
+    blocking: &Blocking,
+    regions: &Regions,
+) -> Outcome<Removed> {
+    let removal = layout::slot_removal(slot)?;
+    if blocking.run(regions.nearest().store().stat(&removal))?.is_none() {
+        return Err(Failure::new(Code::Usage, format!("there is no slot {slot}"))
+            .hint("`lifeboat key list` shows the slots and their numbers."));
+    }
+    for repository in regions.all() {
+        blocking.run(repository.store().delete(&layout::slot(slot)?))?;
+    }
+    Ok(Removed { slot, label: String::new(), left, failure: regions.partial() })
 }

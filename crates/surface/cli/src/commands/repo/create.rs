@@ -2,6 +2,7 @@
 
 use lifeboat_objects::Blocking;
 use lifeboat_repository::access::Access;
+use lifeboat_repository::catch_up::catch_up;
 use lifeboat_repository::create::{self, RegionOutcome, RegionReport};
 use lifeboat_telemetry::{Code, Failure, Outcome};
 use schemars::JsonSchema;
@@ -116,35 +117,43 @@ pub fn run(context: &Context) -> Outcome<Created> {
         failure: None,
     };
     // From here on nothing may return early: the recovery key cannot be shown again.
-    let not_enrolled = created.enroll_host(&site, &access, any_new).err();
-    created.failure = match not_enrolled {
+    let enrolled = created.enroll_host(&site, &access, any_new);
+    created.failure = match enrolled {
         _ if any_failed => Some(partial(&created.regions)),
-        Some(failure) if any_new => Some(failure.within("this host is not enrolled")),
-        Some(failure) => {
+        Err(failure) if any_new => Some(failure.within("this host is not enrolled")),
+        Err(failure) => {
             context.reporter.warn(format!("this host is not enrolled: {failure}"));
             None
         }
-        None => None,
+        Ok(skipped) => skipped,
     };
     Ok(created)
 }
 
 impl Created {
-    /// Enrols this host, unless it can write already and nothing is new.
-    fn enroll_host(&mut self, site: &Site<'_>, access: &Access<'_>, any_new: bool) -> Outcome<()> {
+    /// Enrols this host, unless it can write already and nothing is new; a region that went away
+    /// meanwhile.
+    fn enroll_host(
+        &mut self,
+        site: &Site<'_>,
+        access: &Access<'_>,
+        any_new: bool,
+    ) -> Outcome<Option<Failure>> {
         let mut regions = access.regions()?;
         self.vault = Some(regions.vault().id.to_string());
+        access.blocking.run(catch_up(&mut regions))?;
         if any_new || access.writer(&regions).is_err() {
             let secrets = access.secrets(&regions)?;
             self.enrolled = Some(enroll::enroll(site, access, &mut regions, &secrets, false)?);
         }
+        let skipped = regions.partial();
         if any_new {
             let made = self.regions.iter().filter(|region| region.outcome == "created");
             let made: Vec<&str> = made.map(|region| region.region.as_str()).collect();
             let act = ("repo create", regions.vault().id.to_string());
             record(site.context(), access, &mut regions, act, [("regions", made.join(" "))]);
         }
-        Ok(())
+        Ok(skipped)
     }
 }
 
