@@ -6,7 +6,6 @@ use lifeboat_model::{Lsn, Timeline};
 use lifeboat_telemetry::{Code, Failure, Outcome, Reporter};
 use lifeboat_wal::connect::{Connection, connect};
 
-
 /// The oldest and newest major versions that this version knows.
 const MAJORS: std::ops::RangeInclusive<u32> = 13..=18;
 
@@ -197,6 +196,7 @@ impl Source {
     fn nonsense(&self, text: &str) -> Failure {
         let message = format!("PostgreSQL at {} answered {text:?}", self.connection.place());
         Failure::new(Code::BackupAborted, message)
+            .hint("See what answers at this address: it does not talk as PostgreSQL does.")
     }
 }
 

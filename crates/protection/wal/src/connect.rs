@@ -56,14 +56,15 @@ impl Connection {
                 let failure = Failure::new(code, message);
                 match said.hint() {
                     Some(hint) => failure.hint(hint.to_owned()),
-                    None => failure,
+                    None => failure.hint("See the server's log, then run the command again."),
                 }
             }
             None => Failure::new(
                 Code::ClusterUnreachable,
                 format!("the connection to PostgreSQL at {place} was lost"),
             )
-            .because(error.to_string()),
+            .because(error.to_string())
+            .hint("See in the server's log why, then run the command again."),
         }
     }
 }
