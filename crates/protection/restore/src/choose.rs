@@ -5,7 +5,8 @@
 //! only if a later commit is archived, and an LSN only if a record begins there or behind it.
 
 use jiff::{SignedDuration, Timestamp};
-use lifeboat_model::{Lsn, RecoveryTarget, SegmentName, SegmentSize, Timeline};
+use lifeboat_model::{Lsn, RecoveryTarget, SegmentSize, Timeline};
+use lifeboat_repository::spans::Spans;
 use lifeboat_telemetry::{Code, Failure, Outcome};
 use lifeboat_wal::status::{Backup, Inventory, Span};
 
@@ -33,8 +34,8 @@ enum Goal {
     Unknown,
     /// A position, which lies on the way.
     Position(Lsn),
-    /// A commit in this segment is the first that is not wanted any more.
-    Moment { at: Timestamp, segment: SegmentName },
+    /// A commit in the WAL that ends here is the first that is not wanted any more.
+    Moment { at: Timestamp, end: Lsn },
 }
 
 /// One repository's backups and WAL along one timeline.
@@ -42,8 +43,8 @@ struct Way<'a> {
     inventory: &'a Inventory<'a>,
     size: SegmentSize,
     timeline: Timeline,
-    /// The segments that lead to the end of the timeline.
-    lineage: Vec<SegmentName>,
+    /// The WAL that leads to the end of the timeline.
+    along: Spans,
     spans: Vec<Span>,
     /// Backups on this way, complete with their WAL; oldest first.
     backups: Vec<Backup>,
@@ -103,7 +104,7 @@ impl<'a> Way<'a> {
             inventory,
             size: inventory.segment_size_of_stream(),
             timeline,
-            lineage: inventory.lineage(timeline),
+            along: inventory.coverage().along(timeline),
             spans: inventory.spans()?,
             backups: Vec::new(),
         };
@@ -152,7 +153,7 @@ impl<'a> Way<'a> {
         // The first commit that is not wanted any more is what ends the recovery.
         let unwanted = if inclusive { at.saturating_add(TICK).unwrap_or(at) } else { at };
         match self.inventory.locate(self.timeline, unwanted)? {
-            Some(located) => Ok(Goal::Moment { at, segment: located.segment }),
+            Some(located) => Ok(Goal::Moment { at, end: located.end }),
             None => {
                 let message = format!("no commit after {at} is archived");
                 Err(self.unreachable(message, Place::Time(at)))
@@ -164,14 +165,14 @@ impl<'a> Way<'a> {
         let since = self.backups.first().map_or(Lsn::ZERO, |backup| backup.description.wal.stop);
         let points = self.inventory.restore_points(self.timeline, name, since)?;
         match points.as_slice() {
-            [(_, point)] => Ok(point.lsn),
+            [point] => Ok(point.lsn),
             [] => Err(Failure::new(
                 Code::TargetUnreachable,
                 format!("no restore point {name:?} can be reached"),
             )
             .hint("Names are those given to pg_create_restore_point, after the first backup.")),
             several => {
-                let lines = several.iter().map(|(_, point)| {
+                let lines = several.iter().map(|point| {
                     let time = Timestamp::from_microsecond(point.time_us).unwrap_or_default();
                     format!("--lsn {} ({time})", point.lsn)
                 });
@@ -191,27 +192,25 @@ impl<'a> Way<'a> {
             Goal::Unknown => Ok(None),
             Goal::End => self.leads_to_end(backup).map(Some),
             Goal::Position(lsn) => self.leads_to(backup, *lsn).map(|()| Some(*lsn)),
-            Goal::Moment { at, segment } => {
+            Goal::Moment { at, end } => {
                 let stopped_at = backup.description.stopped_at;
-                if stopped_at >= *at || wal.stop >= self.end_of(*segment) {
+                if stopped_at >= *at || wal.stop >= *end {
                     let message =
                         format!("{at} is before the end of the backup, {}", seconds(stopped_at));
                     return Err(self.unreachable(message, Place::Time(*at)));
                 }
-                if self.reach(backup).is_none_or(|reach| reach < segment.number(self.size)) {
+                if self.reach(backup) < *end {
                     return Err(self.unreachable(format!("{at} lies in a gap"), Place::Time(*at)));
                 }
-                Ok(Some(self.end_of(*segment)))
+                Ok(Some(*end))
             }
         }
     }
 
     fn leads_to_end(&self, backup: &Backup) -> Outcome<Lsn> {
-        let last = self.lineage.last().map(|last| last.number(self.size));
         let reach = self.reach(backup);
-        if reach == last {
-            let end = self.lineage.last().map(|last| self.end_of(*last));
-            return Ok(end.unwrap_or(backup.description.wal.stop));
+        if self.along.last().is_none_or(|last| reach == last) {
+            return Ok(reach);
         }
         let message = format!("a gap lies between backup {} and the end", backup.name);
         Err(self.unreachable(message, Place::Lsn(Lsn::MAX)))
@@ -225,22 +224,22 @@ impl<'a> Way<'a> {
                 self.unreachable(format!("{lsn} is before the backup's end, {stop}"), place)
             );
         }
-        let number = self.size.number_of(lsn);
-        let last = self.lineage.last().map(|last| last.number(self.size));
-        if last.is_none_or(|last| number > last) || self.is_behind_the_end(lsn) {
+        if self.along.last().is_none_or(|last| lsn >= last) || self.is_behind_the_end(lsn) {
             let message = format!("{lsn} is behind the end of the archived WAL");
             return Err(self.unreachable(message, place));
         }
-        match self.reach(backup) {
-            Some(reach) if number <= reach => Ok(()),
-            _ => Err(self.unreachable(format!("{lsn} lies in or behind a gap"), place)),
+        if lsn < self.reach(backup) {
+            return Ok(());
         }
+        Err(self.unreachable(format!("{lsn} lies in or behind a gap"), place))
     }
 
     /// Whether no record begins at `lsn` or later, although its segment is there.
     fn is_behind_the_end(&self, lsn: Lsn) -> bool {
-        let last = self.lineage.last().filter(|last| last.start(self.size) <= Some(lsn));
-        last.is_some_and(|last| {
+        let coverage = self.inventory.coverage();
+        let way = coverage.way(self.timeline);
+        let last = way.iter().rev().find_map(|leg| coverage.last(leg.timeline));
+        last.filter(|last| last.start(self.size) <= Some(lsn)).is_some_and(|last| {
             self.spans
                 .iter()
                 .filter(|span| span.timeline == last.timeline())
@@ -248,19 +247,10 @@ impl<'a> Way<'a> {
         })
     }
 
-    /// The last segment to which contiguous WAL leads from a backup.
-    fn reach(&self, backup: &Backup) -> Option<u64> {
-        let mut next = self.size.number_of(backup.description.wal.start);
-        for segment in &self.lineage {
-            let number = segment.number(self.size);
-            if number > next {
-                break;
-            }
-            if number == next {
-                next += 1;
-            }
-        }
-        next.checked_sub(1)
+    /// Where the WAL ends that leads on from a backup without a gap.
+    fn reach(&self, backup: &Backup) -> Lsn {
+        let start = backup.description.wal.start;
+        self.along.end_from(Lsn(start.0 - self.size.offset_of(start)))
     }
 
     /// A recovery that ends on an ancestor need not know what came after it.
@@ -271,20 +261,17 @@ impl<'a> Way<'a> {
         }
     }
 
-    fn end_of(&self, segment: SegmentName) -> Lsn {
-        let number = segment.number(self.size).saturating_add(1);
-        Lsn(number.saturating_mul(self.size.bytes()))
-    }
-
     /// Refuses, and names the nearest points that can be reached.
     fn unreachable(&self, message: String, place: Place) -> Failure {
         let mut nearest = Vec::new();
         let on_the_way = self.spans.iter().filter(|span| self.goes_through(span));
         let before = on_the_way.filter(|span| place.is_behind(span)).max_by_key(|span| span.to.lsn);
         if let Some(span) = before {
-            let last = self.lineage.last().map(|last| last.number(self.size));
+            let last = self.along.last().map(|end| Lsn(end.0.saturating_sub(1)));
             match span.to.time {
-                _ if last <= Some(self.size.number_of(span.to.lsn)) => {
+                _ if last.map(|last| self.size.number_of(last))
+                    <= Some(self.size.number_of(span.to.lsn)) =>
+                {
                     nearest.push("--latest".to_owned());
                 }
                 // The last commit itself has nothing behind it that would end the recovery.

@@ -5,6 +5,7 @@
 
 mod archived;
 pub mod connect;
+pub mod coverage;
 mod durable;
 pub mod fetch;
 pub mod incarnation;

@@ -8,6 +8,7 @@ mod inventory;
 mod lag;
 mod locate;
 mod reach;
+mod shipped;
 
 use std::collections::BTreeMap;
 
@@ -15,6 +16,7 @@ use jiff::Timestamp;
 use lifeboat_model::{Lsn, SegmentName, Timeline};
 use lifeboat_objects::Blocking;
 use lifeboat_repository::keys::StreamKeys;
+use lifeboat_repository::receiver::Durable;
 use lifeboat_repository::regions::Regions;
 use lifeboat_telemetry::Outcome;
 use serde::Serialize;
@@ -47,10 +49,44 @@ pub struct RegionWindow {
     pub backups: Vec<BackupLine>,
     /// The timelines, oldest first.
     pub timelines: Vec<TimelineLine>,
+    /// How far the WAL goes that lies here.
+    pub shipped: Option<Shipped>,
+    /// The receivers that ship into this repository, by epoch.
+    pub receivers: Vec<ReceiverLine>,
     /// What another region has and this one lacks.
     pub lag: Lag,
     /// What is wrong besides gaps.
     pub problems: Vec<String>,
+}
+
+/// How far the WAL of the newest timeline goes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+pub struct Shipped {
+    /// The timeline.
+    pub timeline: Timeline,
+    /// The position behind the last that lies in the repository.
+    pub lsn: Lsn,
+    /// The last commit that is known up to there.
+    pub last_commit: Option<Timestamp>,
+}
+
+/// A run of a receiver, in a line.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct ReceiverLine {
+    /// Its writer epoch in this repository.
+    pub epoch: u32,
+    /// The label of its writer key.
+    pub writer: String,
+    /// The host that it runs on.
+    pub host: String,
+    /// When it started.
+    pub started_at: Timestamp,
+    /// The epoch of the service that it works for.
+    pub control_epoch: u64,
+    /// When it acknowledges.
+    pub durable: Durable,
+    /// Where its newest fragment ends; `None` if segments have replaced all that it shipped.
+    pub newest: Option<Lsn>,
 }
 
 /// A span of recovery points on one timeline.
@@ -173,8 +209,8 @@ fn region_window(inventory: &Inventory<'_>, all: &[Inventory<'_>]) -> Outcome<Re
     let timelines = inventory.timelines().map(|timeline| TimelineLine {
         timeline,
         parent: inventory.parent(timeline),
-        first: inventory.first(timeline),
-        last: inventory.last(timeline),
+        first: inventory.coverage().first(timeline),
+        last: inventory.coverage().last(timeline),
         segments: inventory.count(timeline),
     });
     let mut problems = inventory.problems().to_vec();
@@ -185,6 +221,8 @@ fn region_window(inventory: &Inventory<'_>, all: &[Inventory<'_>]) -> Outcome<Re
         timelines: timelines.collect(),
         gaps: inventory.gaps(),
         spans: inventory.spans()?,
+        shipped: inventory.shipped()?,
+        receivers: inventory.receiver_lines(),
         lag: Lag::of(inventory, all),
         problems,
     })

@@ -1,12 +1,13 @@
 //! Fragments: pieces of a segment as a receiver ships them, named by what they cover.
 
 use std::fmt;
+use std::ops::Range;
 use std::str::FromStr;
 
 use bytes::Bytes;
 use lifeboat_environment::Environment;
 use lifeboat_model::{Lsn, Timeline};
-use lifeboat_objects::{Key, Stat, Store};
+use lifeboat_objects::{Key, Store};
 use lifeboat_telemetry::{Code, Failure, Outcome};
 
 use crate::ids::StreamId;
@@ -115,34 +116,28 @@ pub fn decode_fragment(
     Ok((head, plain))
 }
 
-/// The fragments of a timeline that a store holds, in order, with the size of each object.
+/// The fragments of a timeline that begin in `span`, in order, with the size of each object.
 pub async fn list_fragments(
     store: &Store,
     stream: StreamId,
     timeline: Timeline,
-) -> Outcome<Vec<(FragmentName, Stat)>> {
-    list_below(store, stream, &layout::fragments(stream, timeline)).await
-}
-
-/// The fragments of all timelines.
-pub async fn list_all_fragments(
-    store: &Store,
-    stream: StreamId,
-) -> Outcome<Vec<(FragmentName, Stat)>> {
-    list_below(store, stream, &layout::all_fragments(stream)).await
-}
-
-async fn list_below(
-    store: &Store,
-    stream: StreamId,
-    prefix: &str,
-) -> Outcome<Vec<(FragmentName, Stat)>> {
-    let root = layout::all_fragments(stream);
-    let listed = store.list(prefix).await?;
+    span: Range<Lsn>,
+) -> Outcome<Vec<(FragmentName, u64)>> {
+    let Some(last) = span.end.0.checked_sub(1).filter(|last| *last >= span.start.0) else {
+        return Ok(Vec::new());
+    };
+    // What all names in question share: of a segment's fragments nearly all digits.
+    let (first, last) = (format!("{:016x}", span.start.0), format!("{last:016x}"));
+    let same = first.bytes().zip(last.bytes()).take_while(|(one, other)| one == other).count();
+    let folder = layout::fragments(stream, timeline);
+    let shared = first.get(..same).unwrap_or_default();
+    let after = Key::new(format!("{folder}{first}"))?;
+    let listed = store.list_after(&format!("{folder}{shared}"), &after).await?;
     // What has another name is for `repo check` to tell.
+    let root = layout::all_fragments(stream);
     let names = listed.into_iter().filter_map(|(key, stat)| {
-        let name = key.as_str().strip_prefix(&root)?.parse().ok()?;
-        Some((name, stat))
+        let name: FragmentName = key.as_str().strip_prefix(&root)?.parse().ok()?;
+        span.contains(&name.start).then_some((name, stat.size))
     });
     Ok(names.collect())
 }

@@ -1,19 +1,23 @@
 //! What one repository holds of a stream: names of WAL files, histories, backups.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::ops::Bound;
 
 use lifeboat_model::{Lsn, SegmentName, SegmentSize, Timeline, WalFileName};
-use lifeboat_objects::Blocking;
+use lifeboat_objects::{Blocking, Key};
+use lifeboat_repository::fragment::{FragmentName, list_fragments};
 use lifeboat_repository::keys::StreamKeys;
 use lifeboat_repository::layout;
 use lifeboat_repository::manifest::Description;
 use lifeboat_repository::object::{Header, ObjectType};
+use lifeboat_repository::receiver::{Receiver, receivers};
 use lifeboat_repository::repository::Repository;
+use lifeboat_repository::spans::Spans;
 use lifeboat_repository::wal_file::{
     Ancestor, PART_BYTES, WAL_HEAD_BYTES, WalFacts, WalHead, decode_head,
 };
-use lifeboat_telemetry::{Code, Failure, Outcome};
+use lifeboat_telemetry::{Code, Failure, Kind, Outcome};
+
+use crate::coverage::{Coverage, bounds};
 
 /// What one repository holds of a stream.
 pub struct Inventory<'a> {
@@ -22,6 +26,10 @@ pub struct Inventory<'a> {
     keys: &'a StreamKeys,
     pub(super) size: SegmentSize,
     pub(super) timelines: BTreeMap<Timeline, Segments>,
+    /// Fragments where no segment is, and of the newest segment; with the size of each object.
+    pub(super) fragments: BTreeMap<FragmentName, u64>,
+    pub(super) coverage: Coverage,
+    receivers: Vec<Receiver>,
     /// Ancestors of each timeline whose history is there.
     histories: BTreeMap<Timeline, Vec<Ancestor>>,
     backups: Vec<Backup>,
@@ -62,6 +70,9 @@ impl<'a> Inventory<'a> {
             keys,
             size: SegmentSize::DEFAULT,
             timelines: BTreeMap::new(),
+            fragments: BTreeMap::new(),
+            coverage: Coverage::new(SegmentSize::DEFAULT, [], [], BTreeMap::new()),
+            receivers: Vec::new(),
             histories: BTreeMap::new(),
             backups: Vec::new(),
             problems: Vec::new(),
@@ -84,6 +95,7 @@ impl<'a> Inventory<'a> {
                 Err(failure) => inventory.problems.push(failure.to_string()),
             }
         }
+        inventory.read_streamed()?;
         Ok(inventory)
     }
 
@@ -91,7 +103,7 @@ impl<'a> Inventory<'a> {
         let manifests = match self.blocking.run(self.repository.manifests(self.keys.stream())) {
             Ok(manifests) => manifests,
             // A damaged certificate: nobody's signature can be trusted.
-            Err(failure) if failure.kind() == lifeboat_telemetry::Kind::Damage => {
+            Err(failure) if failure.kind() == Kind::Damage => {
                 self.problems.push(failure.to_string());
                 return Ok(());
             }
@@ -157,9 +169,56 @@ impl<'a> Inventory<'a> {
         self.head(&name, u64::MAX).map(|head| head.facts)
     }
 
+    /// What receivers shipped. Fragments stay until they are pruned: those that a segment has
+    /// replaced are not even listed.
+    fn read_streamed(&mut self) -> Outcome<()> {
+        let (store, stream) = (self.repository.store(), self.keys.stream());
+        let backups = self.backups.iter().map(|backup| backup.description.wal.timeline);
+        let known: BTreeSet<Timeline> =
+            self.timelines.keys().copied().chain(backups).chain([Timeline::FIRST]).collect();
+        for timeline in known {
+            let segments = self.timelines.get(&timeline).into_iter().flatten();
+            let mut stored = Spans::default();
+            for (start, end) in segments.filter_map(|(number, _)| bounds(*number, self.size)) {
+                stored.insert(start, end);
+            }
+            let mut open = stored.holes_from(Lsn::ZERO);
+            // With the last segment, so that it can be told how far each receiver is.
+            let newest = stored.last().unwrap_or_default();
+            open.push((Lsn(newest.0.saturating_sub(self.size.bytes())), Lsn::MAX));
+            for (from, to) in open {
+                let listed = list_fragments(store, stream, timeline, from..to);
+                self.fragments.extend(self.blocking.run(listed)?);
+            }
+        }
+        for name in self.fragments.keys() {
+            self.timelines.entry(name.timeline).or_default();
+        }
+        let segments = self.timelines.iter().flat_map(|(timeline, segments)| {
+            segments.keys().filter_map(|number| SegmentName::new(*timeline, *number, self.size))
+        });
+        let fragments = self.fragments.keys().copied();
+        let histories = self.histories.clone();
+        self.coverage = Coverage::new(self.size, segments, fragments, histories);
+        match self.blocking.run(receivers(self.repository, stream)) {
+            Ok(receivers) => {
+                let damaged = receivers.damaged.iter().map(|(_, failure)| failure.to_string());
+                self.problems.extend(damaged);
+                self.receivers = receivers.sound;
+            }
+            // A damaged certificate, which was named above.
+            Err(failure) if failure.kind() == Kind::Damage => {}
+            Err(failure) => return Err(failure),
+        }
+        Ok(())
+    }
+
     /// The head of a stored file. Where many restore points make it long, the object is read.
     fn head(&self, name: &str, object_bytes: u64) -> Outcome<WalHead> {
-        let key = layout::wal(self.keys.stream(), name)?;
+        self.head_of(layout::wal(self.keys.stream(), name)?, object_bytes)
+    }
+
+    fn head_of(&self, key: Key, object_bytes: u64) -> Outcome<WalHead> {
         let store = self.repository.store();
         let open = |bytes: &[u8]| {
             let kind: ObjectType =
@@ -181,6 +240,13 @@ impl<'a> Inventory<'a> {
         let name = self.name(timeline, number)?.to_string();
         let bytes = self.timelines.get(&timeline).and_then(|segments| segments.get(&number));
         self.head(&name, bytes.copied().unwrap_or(u64::MAX)).map(|head| head.facts)
+    }
+
+    /// What a fragment says of itself.
+    pub(super) fn fragment_facts(&self, name: &FragmentName) -> Outcome<WalFacts> {
+        let key = layout::fragment(self.keys.stream(), name)?;
+        let bytes = self.fragments.get(name).copied().unwrap_or(u64::MAX);
+        self.head_of(key, bytes).map(|head| head.facts)
     }
 
     /// The name of a segment.
@@ -225,16 +291,14 @@ impl<'a> Inventory<'a> {
         self.ancestors(timeline)?.last().map(|parent| (parent.timeline, parent.end))
     }
 
-    /// The first segment of a timeline.
-    pub fn first(&self, timeline: Timeline) -> Option<SegmentName> {
-        let (number, _) = self.timelines.get(&timeline)?.first_key_value()?;
-        SegmentName::new(timeline, *number, self.size)
+    /// Which WAL is there, as segments or as fragments.
+    pub fn coverage(&self) -> &Coverage {
+        &self.coverage
     }
 
-    /// The last segment of a timeline: its frontier.
-    pub fn last(&self, timeline: Timeline) -> Option<SegmentName> {
-        let (number, _) = self.timelines.get(&timeline)?.last_key_value()?;
-        SegmentName::new(timeline, *number, self.size)
+    /// The runs of receivers that ship into this repository, by epoch.
+    pub fn receivers(&self) -> &[Receiver] {
+        &self.receivers
     }
 
     /// How many segments of a timeline are stored.
@@ -244,22 +308,7 @@ impl<'a> Inventory<'a> {
 
     /// The frontier of every timeline, for a recovery plan.
     pub fn frontier(&self) -> Vec<SegmentName> {
-        self.timelines().filter_map(|timeline| self.last(timeline)).collect()
-    }
-
-    /// The last segment that contiguous WAL leads to from `number`, if that one is stored.
-    pub(super) fn end_of_run(&self, timeline: Timeline, number: u64) -> Option<u64> {
-        let segments = self.timelines.get(&timeline)?;
-        segments.get(&number)?;
-        let later = segments.range((Bound::Excluded(number), Bound::Unbounded));
-        let mut end = number;
-        for (next, _) in later {
-            if *next != end + 1 {
-                break;
-            }
-            end = *next;
-        }
-        Some(end)
+        self.timelines().filter_map(|timeline| self.coverage.last(timeline)).collect()
     }
 
     /// Timelines that others depend on and whose history file is missing.

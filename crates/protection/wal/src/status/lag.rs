@@ -34,8 +34,9 @@ impl Lag {
         let timelines: BTreeSet<_> = all.iter().flat_map(Inventory::timelines).collect();
         for timeline in timelines {
             let numbers = |inventory: &Inventory<'_>| -> BTreeSet<u64> {
-                let segments = inventory.timelines.get(&timeline);
-                segments.into_iter().flat_map(|segments| segments.keys().copied()).collect()
+                let numbers = inventory.coverage().numbers(timeline, 0, u64::MAX).into_iter();
+                let whole = |number: &u64| inventory.coverage().has_whole(timeline, *number);
+                numbers.filter(whole).collect()
             };
             let known: BTreeSet<u64> = all.iter().flat_map(numbers).collect();
             let mut missing: Vec<u64> = known.difference(&numbers(own)).copied().collect();

@@ -96,7 +96,7 @@ fn a_real_servers_wal_comes_back(major: u32, megabytes: u32) {
         assert_eq!(found.segment.to_string(), segment, "{moment}");
     }
     let points = inventory.restore_points(Timeline(1), "here", Lsn::ZERO).unwrap();
-    assert_eq!(points.iter().map(|(_, found)| found.lsn).collect::<Vec<_>>(), [point]);
+    assert_eq!(points.iter().map(|found| found.lsn).collect::<Vec<_>>(), [point]);
     assert!(inventory.gaps().is_empty());
 }
 

@@ -218,9 +218,9 @@ fn a_lineage_follows_the_history() {
     put_history(&world, 2, &[(1, 5 * MB + 1)]);
     put_history(&world, 3, &[(1, 5 * MB + 1), (2, 10 * MB)]);
     inventory(&world, |inventory| {
-        let names = inventory.lineage(Timeline(3));
-        let pairs: Vec<_> =
-            names.iter().map(|name| (name.timeline().0, name.number(world.size))).collect();
+        let pieces = inventory.lineage(Timeline(3));
+        let spans = pieces.iter().map(|piece| piece.span(world.size));
+        let pairs: Vec<_> = spans.map(|(timeline, start, _)| (timeline.0, start.0 / MB)).collect();
         let expected = [1, 1, 2, 2, 2, 2, 2, 3, 3, 3, 3].into_iter().zip(3..14);
         assert_eq!(pairs, expected.collect::<Vec<_>>());
         assert_eq!(inventory.frontier().len(), 3);
@@ -239,7 +239,7 @@ fn restore_points_are_found_by_name_however_many_there_are() {
     world.put("east", &world.name(1, 3).to_string(), &facts);
     inventory(&world, |inventory| {
         let points = inventory.restore_points(Timeline(1), "point-7", Lsn::ZERO).unwrap();
-        let found: Vec<_> = points.iter().map(|(_, point)| point.lsn.0 - 3 * MB).collect();
+        let found: Vec<_> = points.iter().map(|point| point.lsn.0 - 3 * MB).collect();
         assert_eq!(found, [7, 107]);
         assert!(inventory.restore_points(Timeline(1), "other", Lsn::ZERO).unwrap().is_empty());
     });

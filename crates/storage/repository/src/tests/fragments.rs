@@ -8,8 +8,7 @@ use proptest::prelude::*;
 
 use super::sample::{self, Sample};
 use crate::fragment::{
-    FRAGMENT_BYTES_MAX, FragmentName, decode_fragment, encode_fragment, list_all_fragments,
-    list_fragments,
+    FRAGMENT_BYTES_MAX, FragmentName, decode_fragment, encode_fragment, list_fragments,
 };
 use crate::keys::Encryption;
 use crate::layout;
@@ -110,10 +109,18 @@ fn a_fragment_returns_and_takes_no_other_length_name_or_place() {
 }
 
 #[test]
-fn listings_go_by_timeline() {
+fn a_listing_gives_what_begins_in_a_span() {
     let sample = sample::run(sample::build("memory:///fragment-list", Encryption::Aes256Gcm));
     let (keys, environment) = (&sample.keys, sample::environment());
-    let names = [name(1, 0x70_0000, 0x70_0010, 9), name(2, 0x60_0000, 0x60_0010, 1)];
+    let names = [
+        name(3, 0, 0x10, 1),
+        name(3, 0xfff0, 0x1_0000, 1),
+        name(3, 0x1_0000, 0x1_0010, 1),
+        name(3, 0x1_0000, 0x1_0010, 2),
+        name(3, 0x1_0010, 0x1_0020, 1),
+        name(3, 0xffff_ffff_0000_0000, 0xffff_ffff_0000_0010, 1),
+        name(4, 0x1_0000, 0x1_0010, 1),
+    ];
     for name in names {
         let (plain, facts) = ([7; 16], WalFacts::default());
         let digest = keys.content_digest(&plain);
@@ -121,15 +128,27 @@ fn listings_go_by_timeline() {
         let (key, bytes) = encode_fragment(keys, &environment, &name, 1, &content).unwrap();
         sample::run(sample.store.create(&key, bytes)).unwrap();
     }
-    let of = |timeline| {
-        let listed = list_fragments(&sample.store, keys.stream(), Timeline(timeline));
-        sample::run(listed).unwrap().into_iter().map(|(name, _)| name).collect::<Vec<_>>()
-    };
-    assert_eq!(of(1).last(), Some(&names[0]));
-    assert_eq!(of(2), [names[1]]);
-    assert_eq!(of(3), []);
-    let all = sample::run(list_all_fragments(&sample.store, keys.stream())).unwrap();
-    assert_eq!(all.len(), of(1).len() + 1);
+    let spans = [
+        (0, u64::MAX),
+        (0, 0),
+        (0, 1),
+        (1, 0),
+        (0xfff0, 0x1_0001),
+        (0x1_0000, 0x1_0010),
+        (0x1_0000, 0x1_0011),
+        (0x1_0001, u64::MAX),
+        (0xffff_ffff_0000_0001, u64::MAX),
+    ];
+    for (timeline, (start, end)) in [3, 4, 5].into_iter().flat_map(|one| spans.map(|two| (one, two))) {
+        let span = Lsn(start)..Lsn(end);
+        let stream = keys.stream();
+        let listed = list_fragments(&sample.store, stream, Timeline(timeline), span.clone());
+        let listed: Vec<_> = sample::run(listed).unwrap().into_iter().map(|one| one.0).collect();
+        let expected = names.iter().filter(|name| {
+            name.timeline == Timeline(timeline) && span.contains(&name.start)
+        });
+        assert_eq!(listed, expected.copied().collect::<Vec<_>>(), "{timeline} {span:?}");
+    }
 }
 
 fn body(host: &str) -> ReceiverBody {
