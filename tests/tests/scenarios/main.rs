@@ -1,5 +1,6 @@
 //! Scenarios over the real binary and real PostgreSQL. A file for each promise.
 
+mod acknowledge;
 mod contract;
 mod damage;
 mod identity;

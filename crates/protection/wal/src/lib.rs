@@ -3,6 +3,7 @@
 //! [`push`] is archive_command, [`fetch`] restore_command; [`status`] says what can be recovered,
 //! from objects alone. [`incarnation`] keeps copies of a cluster out of its archive.
 
+pub mod acknowledge;
 mod archived;
 pub mod connect;
 pub mod coverage;
@@ -13,7 +14,9 @@ pub mod plan;
 pub mod push;
 mod receiver_name;
 pub mod retention;
+pub mod senders;
 pub mod status;
+pub mod writing_server;
 
 pub use archived::{Needed, bring_to_all, wait_until_archived};
 pub use lifeboat_repository::keys::WalReadKey;

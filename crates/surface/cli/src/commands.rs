@@ -65,6 +65,9 @@ pub fn run(command: Command, context: &Context, output: Output) -> Outcome<u8> {
         Command::Wal(Wal::Push(args)) => print(output, wal::push::run(&args, context)),
         Command::Wal(Wal::Fetch(args)) => print(output, wal::fetch::run(&args, context)),
         Command::Wal(Wal::Status(args)) => print(output, wal::status::run(&args, context)),
+        Command::Wal(Wal::Acknowledge(args)) => {
+            print(output, wal::acknowledge::run(&args, context))
+        }
         Command::Wal(Wal::Prefetch(args)) => print(output, wal::prefetch::run(&args, context)),
         Command::Restore(args) => print(output, restore::run(&args, context)),
         Command::Adopt(args) => print(output, adopt::run(&args, context)),

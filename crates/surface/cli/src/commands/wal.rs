@@ -1,5 +1,6 @@
 //! `lifeboat wal`: archive_command and restore_command.
 
+pub mod acknowledge;
 pub mod fetch;
 pub mod prefetch;
 pub mod push;
@@ -12,5 +13,6 @@ pub enum Wal {
     Push(push::Args),
     Fetch(fetch::Args),
     Status(status::Args),
+    Acknowledge(acknowledge::Args),
     Prefetch(prefetch::Args),
 }

@@ -37,6 +37,7 @@ fn documents() -> BTreeMap<String, Value> {
         document::<repo::stats::Stats>(),
         document::<restore::Restored>(),
         document::<schema::SpecSchema>(),
+        document::<wal::acknowledge::Acknowledged>(),
         document::<wal::fetch::Fetched>(),
         document::<wal::prefetch::Prefetched>(),
         document::<wal::push::Pushed>(),
