@@ -137,6 +137,7 @@ codes! {
     ReceiverRunning = "LB5011", Refused, "another receiver of this database is running here";
     ReceiverSealed = "LB5012", Refused, "the receiver is sealed for this epoch";
     TimelineForeign = "LB5013", Refused, "the server's timeline does not descend from what was received";
+    AcknowledgeRefused = "LB5014", Refused, "commits cannot be made to wait for these receivers";
 
     // 60xx: restore.
     TargetUnreachable = "LB6001", Refused, "the target is outside the recoverability window";
