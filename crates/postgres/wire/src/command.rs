@@ -66,7 +66,7 @@ impl fmt::Display for SlotName {
 pub struct SlotOptions {
     /// Keep WAL from now on, not only from the first connection on.
     pub reserve_wal: bool,
-    /// Drop it with this connection.
+    /// Drop it with this connection. PostgreSQL drops it with the first refusal on it, too.
     pub temporary: bool,
 }
 

@@ -213,10 +213,11 @@ impl Protocol {
                 false => Turn::More,
             },
             State::Command(answer) => match answer.proceed(message)? {
-                Some(answer) => {
-                    answer.map_or_else(Turn::Refused, |rows| Turn::Step(Step::Rows(rows)))
-                }
-                None => Turn::More,
+                true => match std::mem::take(answer).into_rows() {
+                    Ok(rows) => Turn::Step(Step::Rows(rows)),
+                    Err(error) => Turn::Refused(error),
+                },
+                false => Turn::More,
             },
             State::Streaming(streaming) => streaming.proceed(message, &mut self.outbox)?,
             State::Idle | State::Closed => {

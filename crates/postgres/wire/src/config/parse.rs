@@ -6,6 +6,7 @@ use std::path::PathBuf;
 use std::str::{Chars, FromStr};
 use std::time::Duration;
 
+use url::Url;
 use zeroize::Zeroizing;
 
 use super::{ChannelBinding, Config, Host, Identity, Keepalive, Methods, Password, TlsMode};
@@ -15,15 +16,14 @@ use crate::Error;
 const SOCKETS: &str = "/var/run/postgresql";
 
 impl Config {
-    /// Reads a connection string of libpq, of the form `key=value ...`. An unknown key is an error:
+    /// Reads a connection string of libpq: `key=value ...`, or a URI. An unknown key is an error:
     /// what it asks for may be needed for safety.
     pub fn parse(text: &str) -> Result<Self, Error> {
-        if text.starts_with("postgresql://") || text.starts_with("postgres://") {
-            return Err(invalid("a connection URI is not supported: write `host=... user=...`"));
-        }
+        let uri = text.starts_with("postgresql://") || text.starts_with("postgres://");
+        let pairs = if uri { uri_pairs(text) } else { pairs(text) };
         let mut config = Self::new(Host::Socket(PathBuf::from(SOCKETS)), "");
         let mut parts = Parts::default();
-        for (key, value) in pairs(text)? {
+        for (key, value) in pairs? {
             config.set(&key, value, &mut parts)?;
         }
         if config.user.is_empty() {
@@ -135,9 +135,42 @@ fn methods(list: &str) -> Result<Methods, Error> {
     Ok(methods)
 }
 
+type Pairs = Vec<(String, Zeroizing<String>)>;
+
+/// The pairs of `postgresql://user:password@host:port/database?key=value`.
+fn uri_pairs(text: &str) -> Result<Pairs, Error> {
+    // The error of the parser may repeat the text, which may hold a password.
+    let unreadable = || invalid("a connection URI cannot be read");
+    let uri = Url::parse(text).map_err(|_| unreadable())?;
+    let decode = |text: &str| {
+        let decoded = percent_encoding::percent_decode_str(text).decode_utf8();
+        decoded.map(|text| Zeroizing::new(text.into_owned())).map_err(|_| unreadable())
+    };
+    let mut pairs = Vec::new();
+    if let Some(host) = uri.host_str() {
+        // An IPv6 address stands in brackets.
+        let host = host.trim_start_matches('[').trim_end_matches(']');
+        pairs.push(("host".to_owned(), decode(host)?));
+    }
+    if let Some(port) = uri.port() {
+        pairs.push(("port".to_owned(), Zeroizing::new(port.to_string())));
+    }
+    if !uri.username().is_empty() {
+        pairs.push(("user".to_owned(), decode(uri.username())?));
+    }
+    if let Some(password) = uri.password() {
+        pairs.push(("password".to_owned(), decode(password)?));
+    }
+    for pair in uri.query().unwrap_or_default().split('&').filter(|pair| !pair.is_empty()) {
+        let (key, value) = pair.split_once('=').ok_or_else(unreadable)?;
+        pairs.push((decode(key)?.to_string(), decode(value)?));
+    }
+    Ok(pairs)
+}
+
 /// The pairs of a connection string. Values may be quoted; a backslash takes the next letter as
 /// it is. Messages never repeat a value: it may be a password.
-fn pairs(text: &str) -> Result<Vec<(String, Zeroizing<String>)>, Error> {
+fn pairs(text: &str) -> Result<Pairs, Error> {
     let mut letters = text.chars().peekable();
     let mut pairs = Vec::new();
     loop {

@@ -66,27 +66,25 @@ impl Answer {
         self.error
     }
 
-    /// Takes a message; the answer is whole when the server is ready again.
-    pub(super) fn proceed(
-        &mut self,
-        message: Message,
-    ) -> Result<Option<Result<Vec<Row>, Box<ServerError>>>, Error> {
+    /// What came, as a whole.
+    pub(super) fn into_rows(self) -> Result<Vec<Row>, Box<ServerError>> {
+        self.error.map_or(Ok(self.rows), Err)
+    }
+
+    /// Takes a message; true when the server is ready again and the answer is whole.
+    pub(super) fn proceed(&mut self, message: Message) -> Result<bool, Error> {
+        use backend::Message as Known;
         match message {
-            Message::Known(backend::Message::DataRow(body)) => {
+            Message::Known(Known::DataRow(body)) => {
                 self.size_bytes += body.buffer().len();
                 if self.rows.len() == ROWS_MAX || self.size_bytes > MESSAGE_BYTES_MAX {
                     return Err(Error::protocol("an answer is too long"));
                 }
                 self.rows.push(Row::new(&body)?);
-                Ok(None)
+                Ok(false)
             }
-            Message::Known(
-                backend::Message::RowDescription(_) | backend::Message::CommandComplete(_),
-            ) => Ok(None),
-            Message::Known(backend::Message::ReadyForQuery(_)) => {
-                let rows = std::mem::take(&mut self.rows);
-                Ok(Some(self.error.take().map_or(Ok(rows), Err)))
-            }
+            Message::Known(Known::RowDescription(_) | Known::CommandComplete(_)) => Ok(false),
+            Message::Known(Known::ReadyForQuery(_)) => Ok(true),
             message => Err(unexpected(&message, "a command")),
         }
     }

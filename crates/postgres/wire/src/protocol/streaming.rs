@@ -182,10 +182,12 @@ impl Streaming {
                 Ok(Turn::Step(Step::Started))
             }
             (Phase::Opening(answer) | Phase::Ending(answer), message) => {
-                match answer.proceed(message)? {
-                    None => Ok(Turn::More),
-                    Some(Ok(rows)) => self.end(&rows).map(Turn::Step),
-                    Some(Err(error)) => Ok(Turn::Refused(error)),
+                if !answer.proceed(message)? {
+                    return Ok(Turn::More);
+                }
+                match std::mem::take(answer).into_rows() {
+                    Ok(rows) => self.end(&rows).map(Turn::Step),
+                    Err(error) => Ok(Turn::Refused(error)),
                 }
             }
             (Phase::Copying, Message::Known(backend::Message::CopyData(body))) => {

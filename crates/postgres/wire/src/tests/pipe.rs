@@ -1,0 +1,145 @@
+//! The shell over a pipe: dropped futures, slow readers, one byte at a time.
+
+use std::time::Duration;
+
+use bytes::Bytes;
+use lifeboat_environment::Environment;
+use lifeboat_model::Lsn;
+use tokio::io::{AsyncReadExt, AsyncWriteExt, DuplexStream, duplex};
+use tokio::task::JoinSet;
+
+use super::hostile::{data, message, ready, start};
+use super::transcript;
+use crate::link::Link;
+use crate::{Connection, Error, Event, Login, Security, Status, Stream};
+
+fn greeting() -> Bytes {
+    let mut bytes = message(b'R', &[0, 0, 0, 0]).to_vec();
+    bytes.extend(message(b'S', b"server_version\x0016.4 (Debian 16.4-1)\0"));
+    bytes.extend(ready());
+    bytes.into()
+}
+
+async fn log_in(client: DuplexStream) -> Result<Connection, Error> {
+    let login = Login::new(&transcript::config(), Security::Socket);
+    Connection::log_in(Link::new(Box::new(client)), login, &Environment::system()).await
+}
+
+/// A stream and the server's end of it, with a pipe of that size.
+async fn stream(pipe: usize) -> (Stream, DuplexStream) {
+    let (client, mut server) = duplex(pipe);
+    let mut tasks = JoinSet::new();
+    tasks.spawn(async move {
+        let mut taken = vec![0; 4096];
+        server.write_all(&greeting()).await.unwrap();
+        // The start of the session, then the command.
+        while !taken.windows(17).any(|text| text == b"START_REPLICATION") {
+            let length = server.read(&mut taken).await.unwrap();
+            assert_ne!(length, 0);
+        }
+        server.write_all(&message(b'W', &[0, 0, 0])).await.unwrap();
+        server
+    });
+    let stream = log_in(client).await.unwrap().start(start()).await.unwrap();
+    (stream, tasks.join_next().await.unwrap().unwrap())
+}
+
+#[tokio::test]
+async fn versions_are_read_from_what_the_server_says() {
+    let (client, mut server) = duplex(4096);
+    server.write_all(&greeting()).await.unwrap();
+    let mut connection = log_in(client).await.unwrap();
+    assert_eq!(connection.server_major(), 16);
+    assert_eq!(connection.server_version(), "16.4 (Debian 16.4-1)");
+    assert_eq!(connection.parameter("in_hot_standby"), None);
+    for name in ["", "a b", "x;y", "X"] {
+        assert!(matches!(connection.show(name).await, Err(Error::Config(_))), "{name}");
+    }
+}
+
+#[tokio::test]
+async fn a_dropped_next_loses_nothing() {
+    let (mut stream, mut server) = stream(4096).await;
+    let mut wal: Vec<u8> = (0..200).collect();
+    let mut bytes = Vec::new();
+    for (number, piece) in wal.chunks(7).enumerate() {
+        bytes.extend(data(0x100_0000 + 7 * number as u64, piece));
+    }
+    let mut tasks = JoinSet::new();
+    tasks.spawn(async move {
+        for byte in bytes {
+            server.write_all(&[byte]).await.unwrap();
+            tokio::task::yield_now().await;
+        }
+        server
+    });
+    let (mut came, mut dropped) = (Vec::new(), 0);
+    while came.len() < wal.len() {
+        tokio::select! {
+            biased;
+            event = stream.next() => match event.unwrap() {
+                Event::Data(data) => came.extend_from_slice(&data.bytes),
+                event => panic!("{event:?}"),
+            },
+            () = tokio::task::yield_now() => dropped += 1,
+        }
+    }
+    assert_eq!(came, std::mem::take(&mut wal));
+    assert!(dropped > 100, "{dropped}");
+}
+
+#[tokio::test]
+async fn a_reader_that_is_slow_costs_no_memory_and_no_time() {
+    let (mut stream, mut server) = stream(64).await;
+    for lsn in 1..10_000 {
+        stream.status(Status::durable(Lsn(lsn))).await.unwrap();
+    }
+    let mut tasks = JoinSet::new();
+    tasks.spawn(async move {
+        // What lies in the pipe, then the newest, then nothing.
+        let mut last = Vec::new();
+        let mut count = 0;
+        while last.get(6..14) != Some(&9_999_u64.to_be_bytes()[..]) {
+            let mut status = vec![0; 39];
+            server.read_exact(&mut status).await.unwrap();
+            last = status;
+            count += 1;
+        }
+        server.write_all(&data(0x100_0000, b"x")).await.unwrap();
+        (server, count)
+    });
+    // The rest of a status goes out while we wait for data.
+    assert!(matches!(stream.next().await.unwrap(), Event::Data(_)));
+    let (_server, count) = tasks.join_next().await.unwrap().unwrap();
+    assert!(count <= 4, "{count}");
+}
+
+#[tokio::test]
+async fn a_dropped_command_leaves_a_connection_that_says_so() {
+    let (client, mut server) = duplex(4096);
+    server.write_all(&greeting()).await.unwrap();
+    let mut connection = log_in(client).await.unwrap();
+    let short = Duration::from_millis(10);
+    assert!(tokio::time::timeout(short, connection.identify()).await.is_err());
+    assert!(matches!(connection.identify().await, Err(Error::Busy)));
+}
+
+#[tokio::test]
+async fn the_last_words_of_a_server_are_heard() {
+    let (mut stream, mut server) = stream(4096).await;
+    let fatal = message(b'E', b"VFATAL\0C57P01\0Mterminated by somebody\0\0");
+    server.write_all(&fatal).await.unwrap();
+    drop(server);
+    // Writing fails now, but what it said came before.
+    stream.status(Status::durable(Lsn(1))).await.unwrap_err();
+    let error = stream.next().await.unwrap_err();
+    assert!(matches!(&error, Error::Server(said) if said.sqlstate == "57P01"), "{error}");
+    assert!(matches!(stream.next().await, Err(Error::Busy)));
+}
+
+#[tokio::test]
+async fn a_server_that_only_closes_is_closed() {
+    let (mut stream, server) = stream(4096).await;
+    drop(server);
+    assert!(matches!(stream.next().await, Err(Error::Closed)));
+}
