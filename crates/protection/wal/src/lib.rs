@@ -5,6 +5,7 @@
 
 pub mod acknowledge;
 mod archived;
+pub mod changes;
 pub mod connect;
 pub mod coverage;
 mod durable;

@@ -241,7 +241,7 @@ impl Decoder {
             None => PageHeader::SHORT,
         };
         let taken = bytes.len().min(needed.saturating_sub(self.header.len()));
-        self.header.extend(bytes.iter().take(taken));
+        self.header.extend_from_slice(bytes.get(..taken).unwrap_or_default());
         if let Some(header) = PageHeader::parse(&self.header) {
             let page = self.page_start();
             self.page(page, header).map_err(|fault| DecodeError { at: page, fault })?;
@@ -342,7 +342,7 @@ impl Decoder {
         let header = RECORD_HEADER.saturating_sub(self.received as usize);
         self.crc = crc32c::crc32c_append(self.crc, piece.get(header..).unwrap_or_default());
         let room = KEPT.saturating_sub(self.kept.len());
-        self.kept.extend(piece.iter().take(room));
+        self.kept.extend_from_slice(piece.get(..taken.min(room)).unwrap_or_default());
         self.received = self.received.saturating_add(u32::try_from(taken).unwrap_or(u32::MAX));
         if self.received == 4 {
             self.check_length(self.total())?;

@@ -72,6 +72,9 @@ pub struct Record<'a> {
     pub lsn: Lsn,
     /// Where the next one may start; behind a switch the start of the next segment.
     pub end: Lsn,
+    /// Where the record before it starts. A recovery up to that position, inclusive, ends before
+    /// this record.
+    pub previous: Lsn,
     /// The transaction, or zero.
     pub xid: u32,
     /// The transaction above a subtransaction; only with `wal_level = logical`.
@@ -172,6 +175,7 @@ impl<'a> Record<'a> {
         let mut record = Self {
             lsn: place.start,
             end: place.end,
+            previous: Lsn(long(bytes, 8)?),
             xid: word(bytes, 4)?,
             top_xid,
             resource,
