@@ -36,7 +36,7 @@ impl Volume {
 
     /// Takes all the room that is left, but for so many bytes.
     pub fn fill(&self, leave: u64) -> Result<()> {
-        let path = self.path.join("filler");
+        let path = self.filler();
         let mut file = File::create(&path)?;
         // First in large steps, then to the last byte.
         for step in [1 << 20, 4096, 1] {
@@ -55,8 +55,13 @@ impl Volume {
 
     /// Gives the room back.
     pub fn empty(&self) -> Result<()> {
-        fs::remove_file(self.path.join("filler"))?;
+        fs::remove_file(self.filler())?;
         Ok(())
+    }
+
+    /// A name that no repository takes for an object.
+    fn filler(&self) -> PathBuf {
+        self.path.join("filler#1")
     }
 }
 

@@ -283,7 +283,10 @@ fn pg15_a_push_goes_past_a_region_with_a_damaged_format() -> Result<()> {
     let name = world.source.psql("SELECT pg_walfile_name(pg_current_wal_insert_lsn())")?;
     world.source.psql("SELECT pg_create_restore_point('x'), pg_switch_wal()")?;
     let pushed = world.push(&format!("pg_wal/{name}"))?.success()?;
-    ensure!(pushed.stderr.contains("is not in east") && pushed.stderr.contains("format"), "{pushed}");
+    ensure!(
+        pushed.stderr.contains("is not in east") && pushed.stderr.contains("format"),
+        "{pushed}"
+    );
     let west = objects::all(&world.repository("west"))?;
     ensure!(west.keys().any(|key| key.ends_with(&name)), "west does not hold {name}");
     ensure!(objects::contents(&world.repository("east"))? == before, "east was written to");

@@ -3,6 +3,7 @@
 mod acknowledge;
 mod contract;
 mod damage;
+mod disk_full;
 mod identity;
 mod killed;
 mod odd;

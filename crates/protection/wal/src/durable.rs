@@ -1,8 +1,9 @@
 //! Small local files, written in one step.
 
 use std::ffi::OsString;
+use std::fmt::Display;
 use std::fs::{File, OpenOptions};
-use std::io::Write;
+use std::io::{ErrorKind, Write};
 use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
 use std::path::Path;
 
@@ -25,9 +26,18 @@ pub(crate) fn write(path: &Path, bytes: &[u8]) -> Outcome<()> {
         std::fs::rename(&staged, path)?;
         File::open(folder)?.sync_all()
     };
-    attempt().map_err(|error| {
-        Failure::new(Code::LocalFile, format!("cannot write {}", path.display())).because(error)
-    })
+    attempt().map_err(|error| unwritable(path.display(), error))
+}
+
+/// The failure to write a local file; a full disk is said as such, for it may be cured.
+pub(crate) fn unwritable(what: impl Display, error: std::io::Error) -> Failure {
+    let message = format!("cannot write {what}");
+    match error.kind() {
+        ErrorKind::StorageFull | ErrorKind::QuotaExceeded => Failure::new(Code::StoreFull, message)
+            .because(error)
+            .hint("Make room on that disk: nothing else is wrong, and the next attempt goes on."),
+        _ => Failure::new(Code::LocalFile, message).because(error),
+    }
 }
 
 /// The path with something appended to its last part.

@@ -19,7 +19,7 @@ use lifeboat_telemetry::{Cancel, Code, Failure, Outcome, Reporter};
 
 pub use prefetch::{PrefetchRequest, prefetch};
 
-use crate::durable::beside;
+use crate::durable::{beside, unwritable};
 use crate::plan::RecoveryPlan;
 use archive::{Archive, Attempt};
 use queue::Queue;
@@ -86,7 +86,7 @@ pub fn fetch(request: &FetchRequest<'_>) -> Outcome<Fetched> {
             Ok(Attempt::Written(region)) => {
                 request.environment.failpoints().hit("fetch.written")?;
                 std::fs::rename(&staged, &destination)
-                    .map_err(|error| unwritable(&destination, error))?;
+                    .map_err(|error| unwritable(destination.display(), error))?;
                 let prefetch = match (name, &queue) {
                     (WalFileName::Segment(segment), Some(queue)) => queue.wants_more(segment),
                     _ => false,
@@ -138,14 +138,10 @@ fn create(staged: &Path) -> Outcome<File> {
         .truncate(true)
         .mode(0o600)
         .open(staged)
-        .map_err(|error| unwritable(staged, error))
+        .map_err(|error| unwritable(staged.display(), error))
 }
 
 fn remove(staged: &Path) {
     // The next call truncates what cannot be removed.
     let _ = std::fs::remove_file(staged);
-}
-
-fn unwritable(path: &Path, error: std::io::Error) -> Failure {
-    Failure::new(Code::LocalFile, format!("cannot write {}", path.display())).because(error)
 }

@@ -20,6 +20,7 @@ use lifeboat_telemetry::{Code, Failure, Outcome};
 
 use super::absence::{self, Verdict};
 use super::queue::Queue;
+use crate::durable;
 use crate::plan::RecoveryPlan;
 
 /// Short, for the next attempt or the next region may do better.
@@ -250,5 +251,5 @@ fn restart(file: &mut File) -> Outcome<()> {
 }
 
 fn unwritable(error: std::io::Error) -> Failure {
-    Failure::new(Code::LocalFile, "cannot write the fetched file").because(error)
+    durable::unwritable("the fetched file", error)
 }

@@ -10,11 +10,11 @@ use std::time::Duration;
 
 use jiff::Timestamp;
 use lifeboat_model::{SegmentName, SegmentSize};
-use lifeboat_telemetry::{Code, Failure, Outcome};
+use lifeboat_telemetry::Outcome;
 
 use super::FetchRequest;
 use super::archive::check_segment;
-use crate::durable::beside;
+use crate::durable::{beside, unwritable};
 use crate::plan::RecoveryPlan;
 
 const BOOT_ID: &str = "/proc/sys/kernel/random/boot_id";
@@ -165,12 +165,11 @@ fn deliver(path: &Path, destination: &Path) -> Outcome<()> {
         return Ok(());
     }
     let staged = beside(destination, ".lifeboat");
-    std::fs::copy(path, &staged).and_then(|_| std::fs::rename(&staged, destination)).map_err(
-        |error| {
-            let message = format!("cannot write {}", destination.display());
-            Failure::new(Code::LocalFile, message).because(error)
-        },
-    )?;
+    let copied = std::fs::copy(path, &staged).and_then(|_| std::fs::rename(&staged, destination));
+    copied.map_err(|error| {
+        let _ = std::fs::remove_file(&staged);
+        unwritable(destination.display(), error)
+    })?;
     // What stays behind is removed with the rest of the queue.
     let _ = std::fs::remove_file(path);
     Ok(())
