@@ -12,4 +12,5 @@ mod prune;
 mod restore;
 mod stores;
 mod story;
+mod stream;
 mod sweep;

@@ -13,6 +13,7 @@ pub mod fetch;
 pub mod incarnation;
 pub mod plan;
 pub mod push;
+pub mod receive;
 mod receiver_name;
 pub mod retention;
 pub mod senders;

@@ -5,10 +5,10 @@
 
 mod ahead;
 mod call;
-mod file;
+pub(crate) mod file;
 mod identity;
-mod parts;
-mod place;
+pub(crate) mod parts;
+pub(crate) mod place;
 mod spool;
 
 use std::collections::{BTreeMap, BTreeSet};

@@ -84,6 +84,11 @@ impl Access<'_> {
         Regions::new(repositories, skipped)
     }
 
+    /// Opens the repository of one region.
+    pub fn repository(&self, region: &RegionName) -> Outcome<Repository> {
+        self.blocking.run(self.open(region))
+    }
+
     async fn open(&self, region: &RegionName) -> Outcome<Repository> {
         let repository = Repository::open(self.store(region)?).await?;
         if repository.region() != region.as_str() {

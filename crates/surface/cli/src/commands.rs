@@ -64,6 +64,8 @@ pub fn run(command: Command, context: &Context, output: Output) -> Outcome<u8> {
         Command::Backups(Backups::Show(args)) => print(output, backups::show::run(&args, context)),
         Command::Wal(Wal::Push(args)) => print(output, wal::push::run(&args, context)),
         Command::Wal(Wal::Fetch(args)) => print(output, wal::fetch::run(&args, context)),
+        Command::Wal(Wal::Receive(args)) => print(output, wal::receive::run(&args, context)),
+        Command::Wal(Wal::Seal(args)) => print(output, wal::seal::run(&args, context)),
         Command::Wal(Wal::Status(args)) => print(output, wal::status::run(&args, context)),
         Command::Wal(Wal::Acknowledge(args)) => {
             print(output, wal::acknowledge::run(&args, context))

@@ -10,6 +10,7 @@ use super::ahead::Queue;
 use super::identity::Source;
 use super::place::Places;
 use super::spool::Spool;
+use super::file::Origin;
 use super::{How, PushRequest, file, parts};
 
 /// What the threads of one call share.
@@ -59,7 +60,9 @@ impl Call<'_> {
     fn push_one(&self, path: &Path, name: WalFileName) -> Outcome<(Vec<String>, How)> {
         let keys = &self.request.stream.keys;
         self.request.cancel.check()?;
-        let file = file::read(path, name, &self.source.control, keys)?;
+        let control = &self.source.control;
+        let origin = Origin { system: control.system, segment_size: control.wal_segment_size };
+        let file = file::read(path, name, origin, keys)?;
         let placed = parts::place(self.places, path, &file, self.request.level)?;
         self.request.environment.failpoints().hit("push.stored")?;
         self.spool.acknowledge(&file.name, &file.identity);

@@ -6,7 +6,6 @@ use std::os::unix::fs::FileExt;
 use std::path::Path;
 
 use jiff::Timestamp;
-use lifeboat_cluster::ControlFile;
 use lifeboat_cluster::wal::{
     BackupLabel, History, SegmentIdentity, SegmentSummary, Tail, identify_segment, scan,
 };
@@ -20,6 +19,13 @@ use super::spool::FileIdentity;
 
 /// History and label files are of a few lines.
 const SMALL_BYTES_MAX: u64 = 1024 * 1024;
+
+/// The cluster that shall have made a file.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Origin {
+    pub(crate) system: SystemIdentifier,
+    pub(crate) segment_size: SegmentSize,
+}
 
 /// A file that may be archived.
 pub(crate) struct WalFile {
@@ -43,7 +49,7 @@ pub(crate) enum Body {
 pub(crate) fn read(
     path: &Path,
     name: WalFileName,
-    control: &ControlFile,
+    origin: Origin,
     keys: &StreamKeys,
 ) -> Outcome<WalFile> {
     let mut file = File::open(path).map_err(|error| unreadable(path, error))?;
@@ -51,7 +57,7 @@ pub(crate) fn read(
     let identity = FileIdentity::of(&before);
     let (digest, facts, body) = match name {
         WalFileName::Segment(segment) | WalFileName::Partial(segment) => {
-            let found = identify(path, &file, name, segment, control)?;
+            let found = identify(path, &file, name, segment, origin)?;
             found.check_length(before.len()).map_err(|error| error.at(name))?;
             if before.len() > PART_BYTES as u64 {
                 read_parts(path, file, found, keys)?
@@ -82,21 +88,21 @@ pub(crate) fn read(
     Ok(WalFile { name: name.to_string(), identity, digest, facts, body })
 }
 
-/// Compares the first page with the name and with pg_control.
+/// Compares the first page with the name and with the cluster.
 fn identify(
     path: &Path,
     file: &File,
     name: WalFileName,
     segment: SegmentName,
-    control: &ControlFile,
+    origin: Origin,
 ) -> Outcome<SegmentIdentity> {
     let mut first = [0; 64];
     let length = file.read_at(&mut first, 0).map_err(|error| unreadable(path, error))?;
     let found = identify_segment(first.get(..length).unwrap_or_default(), segment)
         .map_err(|error| error.at(name))?;
-    check_system(name, found.system, control.system)?;
-    if found.segment_size != control.wal_segment_size {
-        let (is, should) = (found.segment_size.bytes(), control.wal_segment_size.bytes());
+    check_system(name, found.system, origin.system)?;
+    if found.segment_size != origin.segment_size {
+        let (is, should) = (found.segment_size.bytes(), origin.segment_size.bytes());
         let message = format!("{name} is of a cluster with segments of {is} bytes, not {should}");
         return Err(Failure::new(Code::WalInvalid, message));
     }

@@ -4,6 +4,8 @@ pub mod acknowledge;
 pub mod fetch;
 pub mod prefetch;
 pub mod push;
+pub mod receive;
+pub mod seal;
 mod standing_plan;
 pub mod status;
 
@@ -12,6 +14,8 @@ pub mod status;
 pub enum Wal {
     Push(push::Args),
     Fetch(fetch::Args),
+    Receive(receive::Args),
+    Seal(seal::Args),
     Status(status::Args),
     Acknowledge(acknowledge::Args),
     Prefetch(prefetch::Args),

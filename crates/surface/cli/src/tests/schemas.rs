@@ -41,6 +41,8 @@ fn documents() -> BTreeMap<String, Value> {
         document::<wal::fetch::Fetched>(),
         document::<wal::prefetch::Prefetched>(),
         document::<wal::push::Pushed>(),
+        document::<wal::receive::Received>(),
+        document::<wal::seal::Sealed>(),
         document::<wal::status::Status>(),
     ])
 }

@@ -1,0 +1,238 @@
+//! The second thread: what is flushed goes to the repository, oldest first, until it is there.
+//!
+//! It reads from the spool, so that a slow store costs no memory, and it alone talks to the store.
+
+use std::path::Path;
+use std::time::Duration;
+
+use lifeboat_model::{Lsn, SegmentName, SegmentSize, SystemIdentifier, Timeline, WalFileName};
+use lifeboat_repository::fragment::{FragmentName, encode_fragment};
+use lifeboat_repository::receiver::{Durable, ReceiverBody, claim_epoch};
+use lifeboat_repository::regions::Regions;
+use lifeboat_repository::repository::Repository;
+use lifeboat_repository::wal_file::WalContent;
+use lifeboat_telemetry::{Code, Failure, Outcome};
+
+use super::facts::{Facts, Whole};
+use super::folder::Folder;
+use super::ledger::{Ledger, SHIP_AT_ONCE, Work};
+use super::pause::Pause;
+use super::reopen::Extent;
+use super::{ClosedSegment, ReceiveRequest};
+use crate::push::file::{Origin, read};
+use crate::push::parts::place;
+use crate::push::place::Places;
+
+/// How long one attempt to store a file may take.
+const ATTEMPT: Duration = Duration::from_secs(60);
+/// How long a receiver that was asked to end goes on trying.
+const FAREWELL: Duration = Duration::from_secs(20);
+
+/// What ships.
+pub(crate) struct Shipper<'a> {
+    request: &'a ReceiveRequest<'a>,
+    folder: &'a Folder,
+    ledger: &'a Ledger,
+    repository: Option<Regions>,
+    epoch: Option<u32>,
+    facts: Facts<'a>,
+    /// When somebody asked for the end.
+    asked: Option<Duration>,
+}
+
+impl<'a> Shipper<'a> {
+    pub(crate) fn new(
+        request: &'a ReceiveRequest<'a>,
+        folder: &'a Folder,
+        ledger: &'a Ledger,
+    ) -> Self {
+        let facts = Facts::new(folder, SystemIdentifier(request.stream.system_identifier));
+        Self { request, folder, ledger, repository: None, epoch: None, facts, asked: None }
+    }
+
+    /// Ships until there is nothing left and nothing more to come.
+    pub(crate) fn run(mut self) {
+        let clock = self.request.environment.clock();
+        loop {
+            let work = self.ledger.next(clock);
+            if work == Work::Nothing {
+                return self.ledger.done(None);
+            }
+            if let Err(failure) = self.patiently(work).and_then(|()| self.clear_up()) {
+                return self.ledger.done(Some(failure));
+            }
+        }
+    }
+
+    /// Gives up the files of timelines that have ended and are in the repository.
+    fn clear_up(&self) -> Outcome<()> {
+        for extent in self.ledger.take_finished() {
+            self.folder.retire_extent(extent, self.ledger.size()?)?;
+        }
+        Ok(())
+    }
+
+    /// A store that does not answer is asked for ever: the spool holds what waits.
+    fn patiently(&mut self, work: Work) -> Outcome<()> {
+        let mut pause = Pause::new(Duration::from_millis(250), Duration::from_secs(15));
+        let region = self.request.region;
+        loop {
+            let failure = match self.ship(work) {
+                Ok(()) if pause.is_used() => {
+                    self.request.reporter.note(format!("the repository of {region} answers again"));
+                    return Ok(());
+                }
+                Ok(()) => return Ok(()),
+                Err(failure) => failure,
+            };
+            if !passes(failure.code()) || self.is_over() {
+                return Err(failure);
+            }
+            if !pause.is_used() {
+                self.request.reporter.warn(format!(
+                    "the repository of {region} takes nothing, the spool does: {failure}"
+                ));
+            }
+            pause.wait(self.request.environment, || self.is_over());
+        }
+    }
+
+    /// Whether it is time to give up: some while after somebody asked for the end.
+    fn is_over(&mut self) -> bool {
+        let now = self.request.environment.clock().elapsed();
+        // Draining is what somebody asked for.
+        let ending = self.ledger.is_ending() && !self.request.drain;
+        if self.request.cancel.is_requested() || ending {
+            self.asked.get_or_insert(now);
+        }
+        self.asked.is_some_and(|asked| now.saturating_sub(asked) > FAREWELL)
+    }
+
+    fn ship(&mut self, work: Work) -> Outcome<()> {
+        match work {
+            Work::History(timeline) => self.history(timeline),
+            Work::Segment(name) => self.segment(name),
+            Work::Fragment { extent, start, end, last } => self.fragment(extent, start, end, last),
+            Work::Nothing => Ok(()),
+        }
+    }
+
+    /// The repository; the first time it also learns of this run.
+    fn repository(&mut self) -> Outcome<(&Regions, u32)> {
+        if self.repository.is_none() {
+            let repository = (self.request.open)()?;
+            self.repository = Some(Regions::new(vec![repository], Vec::new())?);
+        }
+        let epoch = match (self.epoch, &self.repository) {
+            (Some(epoch), _) => epoch,
+            (None, Some(regions)) => {
+                let epoch = claim(self.request, regions.nearest())?;
+                *self.epoch.insert(epoch)
+            }
+            (None, None) => 0,
+        };
+        match &self.repository {
+            Some(regions) => Ok((regions, epoch)),
+            None => Err(Failure::new(Code::Internal, "the repository is not open")),
+        }
+    }
+
+    fn history(&mut self, timeline: Timeline) -> Outcome<()> {
+        let path = self.folder.history(timeline);
+        self.store_file(&path, WalFileName::History(timeline), SegmentSize::DEFAULT)?;
+        self.folder.forget_history(timeline);
+        self.ledger.shipped_history(timeline);
+        Ok(())
+    }
+
+    /// Stores a whole segment under its own name, as `wal push` would.
+    fn segment(&mut self, name: SegmentName) -> Outcome<()> {
+        let size = self.ledger.size()?;
+        let path = self.folder.segment(name);
+        self.store_file(&path, WalFileName::Segment(name), size)?;
+        self.request.environment.failpoints().hit("receive.consolidated")?;
+        (self.request.closed)(&ClosedSegment { name, path: &path })?;
+        self.ledger.stored(name, self.request.environment.clock());
+        // The one before is kept until now: records run on from it, which a crash asks about.
+        if let Some(before) = name.number(size).checked_sub(1)
+            && let Some(before) = SegmentName::new(name.timeline(), before, size)
+        {
+            self.folder.retire(before)?;
+        }
+        Ok(())
+    }
+
+    fn store_file(
+        &mut self,
+        path: &Path,
+        name: WalFileName,
+        segment_size: SegmentSize,
+    ) -> Outcome<()> {
+        let request = self.request;
+        let (environment, keys) = (request.environment, &request.stream.keys);
+        let end = environment.clock().elapsed().saturating_add(ATTEMPT);
+        let (regions, _) = self.repository()?;
+        let system = SystemIdentifier(request.stream.system_identifier);
+        let file = read(path, name, Origin { system, segment_size }, keys)?;
+        let places = Places::new(environment, request.blocking, keys, regions, end);
+        place(&places, path, &file, request.level).map(drop)
+    }
+
+    /// Stores bytes of an unfinished segment, up to the end of a record if one ends there.
+    fn fragment(&mut self, extent: Extent, start: Lsn, end: Lsn, last: bool) -> Outcome<()> {
+        let (request, clock) = (self.request, self.request.environment.clock());
+        let size = self.ledger.size()?;
+        let whole = self.facts.whole_records(extent.timeline, size, start, end)?;
+        let end = match whole {
+            Whole::UpTo(end) => end,
+            Whole::Nothing if last || end.distance_from(start) >= SHIP_AT_ONCE => end,
+            Whole::Padding if last => end,
+            Whole::Nothing | Whole::Padding => {
+                self.ledger.nothing_whole(extent.end, clock);
+                return Ok(());
+            }
+        };
+        let (_, epoch) = self.repository()?;
+        let name = FragmentName { timeline: extent.timeline, start, end, epoch };
+        let mut plain = vec![0; usize::try_from(name.plain_bytes()).unwrap_or_default()];
+        self.folder.read(extent.timeline, size, start, &mut plain)?;
+        let keys = &request.stream.keys;
+        let facts = self.facts.of(end);
+        let content =
+            WalContent { plain: &plain, digest: keys.content_digest(&plain), facts: &facts };
+        let (key, bytes) =
+            encode_fragment(keys, request.environment, &name, request.level, &content)?;
+        let (regions, _) = self.repository()?;
+        let store = regions.nearest().store();
+        request.blocking.run(store.create_seen(&key, bytes))?;
+        request.environment.failpoints().hit("receive.shipped")?;
+        self.facts.forget(end);
+        self.ledger.shipped(extent, end, clock);
+        Ok(())
+    }
+}
+
+fn claim(request: &ReceiveRequest<'_>, repository: &Repository) -> Outcome<u32> {
+    let body = ReceiverBody {
+        writer: request.writer.label().to_owned(),
+        region: request.region.to_owned(),
+        host: request.host.to_owned(),
+        control_epoch: request.epoch,
+        started_at: request.environment.clock().now(),
+        durable: Durable::from(request.durable),
+    };
+    let stream = request.stream.keys.stream();
+    request.blocking.run(claim_epoch(repository, stream, &request.writer.signing()?, &body))
+}
+
+/// Whether a failure of the store may pass by itself.
+pub(crate) fn passes(code: Code) -> bool {
+    matches!(
+        code,
+        Code::StoreUnavailable
+            | Code::StoreDenied
+            | Code::StoreFull
+            | Code::RepositoryMissing
+            | Code::DeadlineExceeded
+    )
+}
