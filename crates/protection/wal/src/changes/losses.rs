@@ -51,8 +51,8 @@ pub enum LossKind {
     Dropped,
     /// `TRUNCATE`.
     Truncated,
-    /// Files were replaced by filled ones: `VACUUM FULL`, `CLUSTER`, `ALTER TABLE`; before 15 also
-    /// a `DROP` and `CREATE` in one transaction.
+    /// Files were replaced by filled ones: `VACUUM FULL`, `CLUSTER`, `ALTER TABLE`. What the same
+    /// transaction dropped besides goes unnoticed; before 15 any `DROP` beside a `CREATE` does.
     Rewritten,
     /// `DELETE`.
     Deleted,
@@ -242,11 +242,13 @@ impl Open {
         // A table that lived only within the transaction is no loss.
         let mut gone = end.dropped.iter().filter(|file| !self.created.contains_key(file));
         gone.next()?;
-        // A rewrite fills a table of its own, which is dropped with the old file. A new table's
-        // file is named after its OID.
+        // A rewrite fills a table of its own, whose file is named after its OID, and drops it with
+        // the old file. It may drop indexes besides, to make them anew.
         let own = |table: u32| self.created.keys().any(|file| file.filenode == table);
-        let mut dropped = end.dropped_tables.iter().filter(|(_, table)| !own(*table));
-        if self.created.is_empty() || dropped.next().is_some() {
+        if end.dropped_tables.iter().any(|(_, table)| own(*table)) {
+            return Some(LossKind::Rewritten);
+        }
+        if self.created.is_empty() || !end.dropped_tables.is_empty() {
             return Some(LossKind::Dropped);
         }
         // An index is never without a page; the file of an emptied table is, until it is filled.

@@ -11,6 +11,8 @@ use lifeboat_environment::Environment;
 use lifeboat_model::{Lsn, SegmentName, Timeline};
 use lifeboat_wal::changes::ChangeMap;
 
+mod losses;
+mod times;
 mod truth;
 
 const TIMELINE: Timeline = Timeline::FIRST;
