@@ -1,15 +1,19 @@
 //! Waiting until the WAL of a backup is durable in a repository.
 
+use std::collections::BTreeSet;
 use std::time::Duration;
 
 use lifeboat_environment::Environment;
 use lifeboat_model::{Lsn, SegmentName, SegmentSize, Timeline};
 use lifeboat_objects::{Blocking, Key};
+use lifeboat_repository::fragment::{FragmentName, list_fragments};
 use lifeboat_repository::ids::StreamId;
 use lifeboat_repository::layout;
 use lifeboat_repository::regions::Regions;
 use lifeboat_repository::repository::Repository;
 use lifeboat_telemetry::{Code, Failure, Outcome, duration};
+
+use crate::coverage::{Assembly, bounds};
 
 const POLL: Duration = Duration::from_millis(100);
 
@@ -35,6 +39,38 @@ impl Needed {
             .filter_map(|number| SegmentName::new(self.timeline, number, self.segment_size))
             .collect()
     }
+
+    /// Whether a repository has what is needed of a segment.
+    async fn is_held(
+        &self,
+        repository: &Repository,
+        stream: StreamId,
+        segment: SegmentName,
+    ) -> Outcome<bool> {
+        let key = layout::wal(stream, &segment.to_string())?;
+        if repository.store().stat(&key).await?.is_some() {
+            return Ok(true);
+        }
+        Ok(self.fragments(repository, stream, segment).await?.is_some())
+    }
+
+    /// The fragments that hold what is needed of a segment; `None` if they do not hold all of it.
+    async fn fragments(
+        &self,
+        repository: &Repository,
+        stream: StreamId,
+        segment: SegmentName,
+    ) -> Outcome<Option<Vec<FragmentName>>> {
+        let Some((start, end)) = bounds(segment.number(self.segment_size), self.segment_size)
+        else {
+            return Ok(None);
+        };
+        let listed = list_fragments(repository.store(), stream, self.timeline, start..end).await?;
+        let names: Vec<FragmentName> = listed.into_iter().map(|(name, _)| name).collect();
+        let assembly = Assembly::of(&names, start);
+        let enough = assembly.filter(|assembly| assembly.end >= self.stop.min(end));
+        Ok(enough.map(|assembly| assembly.pieces))
+    }
 }
 
 /// Waits until every segment is in at least one repository that answers. `watch` is called at
@@ -50,13 +86,12 @@ pub fn wait_until_archived(
 ) -> Outcome<()> {
     let began = environment.clock().elapsed();
     for segment in needed.segments() {
-        let key = layout::wal(stream, &segment.to_string())?;
         loop {
             watch()?;
-            let stored = regions.all().iter().any(|repository| {
-                matches!(blocking.run(repository.store().stat(&key)), Ok(Some(_)))
+            let held = regions.all().iter().any(|repository| {
+                matches!(blocking.run(needed.is_held(repository, stream, segment)), Ok(true))
             });
-            if stored {
+            if held {
                 break;
             }
             if environment.clock().elapsed().saturating_sub(began) > deadline {
@@ -64,7 +99,7 @@ pub fn wait_until_archived(
                 let message = format!("segment {segment} is not in a repository after {waited}");
                 return Err(Failure::new(Code::WalNotArchived, message).hint(
                     "Look at pg_stat_archiver and the server's log: archive_command must run \
-                     `lifeboat … wal push \"%p\"` for this database.",
+                     `lifeboat … wal push \"%p\"` for this database, or a receiver must stream.",
                 ));
             }
             environment.clock().sleep(POLL);
@@ -82,27 +117,61 @@ pub fn bring_to_all(
     needed: Needed,
 ) -> Outcome<()> {
     for segment in needed.segments() {
-        let key = layout::wal(stream, &segment.to_string())?;
-        let holds = |repository: &Repository| blocking.run(repository.store().stat(&key));
-        let lacks = |repository: &Repository| !matches!(holds(repository), Ok(Some(_)));
+        let lacks = |repository: &Repository| {
+            !matches!(blocking.run(needed.is_held(repository, stream, segment)), Ok(true))
+        };
         if !regions.all().iter().any(lacks) {
             continue;
         }
-        let holder = regions.all().iter().find(|repository| !lacks(repository));
-        let Some(store) = holder.map(|repository| repository.store().clone()) else {
-            continue;
-        };
-        // A segment exists when its head does: the parts come first.
-        let mut keys: Vec<Key> = blocking
-            .run(store.list(&format!("{key}.part-")))?
-            .into_iter()
-            .map(|(part, _)| part)
-            .collect();
-        keys.sort();
-        keys.push(key);
-        for key in keys {
-            let bytes = blocking.run(store.get(&key))?;
-            blocking.run(regions.create(&key, &bytes))?;
+        let holder = regions.all().iter().find(|repository| !lacks(repository)).cloned();
+        let Some(holder) = holder else { continue };
+        let key = layout::wal(stream, &segment.to_string())?;
+        if blocking.run(holder.store().stat(&key))?.is_some() {
+            bring_segment(blocking, regions, &holder, key)?;
+        } else if let Some(fragments) = blocking.run(needed.fragments(&holder, stream, segment))? {
+            bring_fragments(blocking, regions, &holder, stream, &fragments)?;
+        }
+    }
+    Ok(())
+}
+
+/// A segment exists when its head does: the parts come first.
+fn bring_segment(
+    blocking: &Blocking,
+    regions: &mut Regions,
+    holder: &Repository,
+    key: Key,
+) -> Outcome<()> {
+    let store = holder.store();
+    let parts = blocking.run(store.list(&format!("{key}.part-")))?;
+    let mut keys: Vec<Key> = parts.into_iter().map(|(part, _)| part).collect();
+    keys.sort();
+    keys.push(key);
+    for key in keys {
+        let bytes = blocking.run(store.get(&key))?;
+        blocking.run(regions.create(&key, &bytes))?;
+    }
+    Ok(())
+}
+
+/// Fragments go with the receivers that made them. Where a name is taken, a receiver of that region
+/// has the epoch, and has shipped the same bytes itself.
+fn bring_fragments(
+    blocking: &Blocking,
+    regions: &mut Regions,
+    holder: &Repository,
+    stream: StreamId,
+    fragments: &[FragmentName],
+) -> Outcome<()> {
+    let epochs: BTreeSet<u32> = fragments.iter().map(|name| name.epoch).collect();
+    let receivers = epochs.into_iter().map(|epoch| layout::receiver(stream, epoch));
+    let fragments = fragments.iter().map(|name| layout::fragment(stream, name));
+    for key in receivers.chain(fragments) {
+        let key = key?;
+        let bytes = blocking.run(holder.store().get(&key))?;
+        match blocking.run(regions.create(&key, &bytes)) {
+            Err(failure) if failure.code() != Code::ObjectConflict => return Err(failure),
+            _ => {}
         }
     }
     Ok(())

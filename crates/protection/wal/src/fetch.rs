@@ -5,6 +5,7 @@
 
 mod absence;
 mod archive;
+mod fragments;
 mod prefetch;
 mod queue;
 
@@ -83,12 +84,14 @@ pub fn fetch(request: &FetchRequest<'_>) -> Outcome<Fetched> {
         request.cancel.check()?;
         let attempt = create(&staged).and_then(|mut file| archive.attempt(name, &mut file));
         let failure = match attempt {
-            Ok(Attempt::Written(region)) => {
+            Ok(Attempt::Written { region, whole }) => {
                 request.environment.failpoints().hit("fetch.written")?;
                 std::fs::rename(&staged, &destination)
                     .map_err(|error| unwritable(destination.display(), error))?;
                 let prefetch = match (name, &queue) {
-                    (WalFileName::Segment(segment), Some(queue)) => queue.wants_more(segment),
+                    (WalFileName::Segment(segment), Some(queue)) if whole => {
+                        queue.wants_more(segment)
+                    }
                     _ => false,
                 };
                 return Ok(Fetched::Done { region: Some(region), prefetch });
@@ -100,7 +103,8 @@ pub fn fetch(request: &FetchRequest<'_>) -> Outcome<Fetched> {
             Err(failure) => failure,
         };
         let left = end.saturating_sub(clock.elapsed());
-        if standby && failure.code() != Code::Interrupted {
+        let refused = matches!(failure.code(), Code::Interrupted | Code::SplitBrain);
+        if standby && !refused {
             remove(&staged);
             return Ok(Fetched::Absent { reason: format!("not available now: {failure}") });
         }
@@ -120,6 +124,7 @@ fn is_final(failure: &Failure) -> bool {
         Code::Usage
             | Code::KeyUnavailable
             | Code::VaultMismatch
+            | Code::SplitBrain
             | Code::FormatNewer
             | Code::SpecInvalid
             | Code::LocalFile
@@ -145,3 +150,4 @@ fn remove(staged: &Path) {
     // The next call truncates what cannot be removed.
     let _ = std::fs::remove_file(staged);
 }
+

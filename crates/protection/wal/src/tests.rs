@@ -1,6 +1,7 @@
 mod fetch;
+mod fragments;
 mod incarnation;
 mod postgres;
 mod push;
 mod status;
-mod world;
+pub(crate) mod world;

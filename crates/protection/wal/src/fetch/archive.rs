@@ -15,7 +15,7 @@ use lifeboat_repository::ids::Digest;
 use lifeboat_repository::keys::WalReadKey;
 use lifeboat_repository::layout;
 use lifeboat_repository::object::{Header, ObjectType};
-use lifeboat_repository::wal_file::{PART_BYTES, Parts, decode_to};
+use lifeboat_repository::wal_file::{PART_BYTES, Parts, WalFacts, decode_head, decode_to};
 use lifeboat_telemetry::{Code, Failure, Outcome};
 
 use super::absence::{self, Verdict};
@@ -29,22 +29,27 @@ const ATTEMPTS: u32 = 3;
 
 /// The archive of a plan.
 pub(crate) struct Archive<'a> {
-    environment: &'a Environment,
-    plan: &'a RecoveryPlan,
+    pub(super) environment: &'a Environment,
+    pub(super) plan: &'a RecoveryPlan,
     blocking: Blocking,
     queue: Option<&'a Queue>,
     /// The planned region's first.
-    stores: Vec<(String, Store)>,
+    pub(super) stores: Vec<(String, Store)>,
     /// Loaded only when there is something to open: absence is proved without it.
     key: OnceLock<WalReadKey>,
     /// The moment, as `Clock::elapsed` counts, at which all must be done.
-    end: Duration,
+    pub(super) end: Duration,
 }
 
 /// How an attempt ended.
 pub(crate) enum Attempt {
-    /// The file was written; it came from this region.
-    Written(String),
+    /// The file was written.
+    Written {
+        /// Where it came from.
+        region: String,
+        /// Whether all of it was; the last segment may grow under the same name.
+        whole: bool,
+    },
     /// It is proved absent.
     Absent(String),
 }
@@ -70,34 +75,51 @@ impl<'a> Archive<'a> {
 
     /// Writes `name` into `file`, from the first region that gives it whole and right.
     pub(crate) fn attempt(&self, name: WalFileName, file: &mut File) -> Outcome<Attempt> {
-        let (region, planned) = self.planned()?;
+        let planned = self.planned()?;
+        let region = planned.0.clone();
         if self.planned_rests()
-            && let Some(region) = self.copy_from_others(name, file)
+            && let Some(other) = self.copy_from_others(name, file)
         {
-            return Ok(Attempt::Written(region));
+            return Ok(whole(other));
         }
         let trouble = match self.copy(planned, name, file) {
-            Ok(()) => return Ok(Attempt::Written(region.clone())),
+            Ok(()) => return Ok(whole(region)),
+            // Nobody can say which history is meant: not even a whole copy elsewhere.
+            Err(failure) if failure.code() == Code::SplitBrain => return Err(failure),
             // Only the planned repository can prove that a file does not exist.
             Err(failure) if failure.code() == Code::ObjectMissing => {
-                match self.wait(absence::judge(self.plan, planned, name))? {
+                let open = |key: &Key, bytes: &Bytes| self.open_facts(key, bytes);
+                match self.wait(absence::judge(self.plan, &planned.1, name, &open))? {
                     Verdict::Absent(reason) => return Ok(Attempt::Absent(reason)),
+                    Verdict::Tail(segment) => {
+                        self.write_tail(planned, segment, file)?;
+                        return Ok(Attempt::Written { region, whole: false });
+                    }
                     Verdict::Gap(failure) => failure,
                 }
             }
             Err(failure) => failure,
         };
-        let Some(other) = self.copy_from_others(name, file) else { return Err(trouble) };
-        if let (Code::StoreUnavailable, Some(queue)) = (trouble.code(), self.queue) {
-            queue.rest(region);
+        if let Some(other) = self.copy_from_others(name, file) {
+            if let (Code::StoreUnavailable, Some(queue)) = (trouble.code(), self.queue) {
+                queue.rest(&region);
+            }
+            return Ok(whole(other));
         }
-        Ok(Attempt::Written(other))
+        match name {
+            WalFileName::Segment(segment) => match self.assemble_from_all(segment, file) {
+                Ok(regions) => Ok(whole(regions)),
+                Err(failure) if failure.code() == Code::SplitBrain => Err(failure),
+                Err(_) => Err(trouble),
+            },
+            _ => Err(trouble),
+        }
     }
 
     /// The region that had the file, if any but the planned one did.
     fn copy_from_others(&self, name: WalFileName, file: &mut File) -> Option<String> {
         let mut others = self.stores.iter().skip(1);
-        let found = others.find(|(_, store)| self.copy(store, name, file).is_ok());
+        let found = others.find(|other| self.copy(other, name, file).is_ok());
         found.map(|(region, _)| region.clone())
     }
 
@@ -107,8 +129,19 @@ impl<'a> Archive<'a> {
             .is_ok_and(|(region, _)| self.queue.is_some_and(|queue| queue.rests(region, now)))
     }
 
-    /// Writes a file as one repository has it.
-    fn copy(&self, store: &Store, name: WalFileName, file: &mut File) -> Outcome<()> {
+    /// Writes a file as one repository has it, whole.
+    fn copy(&self, place: &(String, Store), name: WalFileName, file: &mut File) -> Outcome<()> {
+        match (self.copy_object(&place.1, name, file), name) {
+            (Err(failure), WalFileName::Segment(segment))
+                if failure.code() == Code::ObjectMissing =>
+            {
+                self.assemble(place, segment, file)
+            }
+            (copied, _) => copied,
+        }
+    }
+
+    fn copy_object(&self, store: &Store, name: WalFileName, file: &mut File) -> Outcome<()> {
         let key = layout::wal(self.plan.stream, &name.to_string())?;
         let bytes = self.wait(store.get(&key))?;
         self.environment.failpoints().hit("fetch.read")?;
@@ -168,25 +201,35 @@ impl<'a> Archive<'a> {
         bytes: &Bytes,
         out: &mut impl Write,
     ) -> Outcome<()> {
-        let WalReadKey { keys, read_key } = match self.key.get() {
+        let WalReadKey { keys, read_key } = self.read_key()?;
+        let write = |frame: &[u8]| out.write_all(frame).map_err(unwritable);
+        decode_to(keys, read_key, kind, key, bytes, write).map(drop)
+    }
+
+    fn open_facts(&self, key: &Key, bytes: &Bytes) -> Outcome<WalFacts> {
+        let head = decode_head(&self.read_key()?.keys, ObjectType::History, key, bytes)?;
+        Ok(head.facts)
+    }
+
+    pub(super) fn read_key(&self) -> Outcome<&WalReadKey> {
+        let key = match self.key.get() {
             Some(key) => key,
             None => {
                 let loaded = WalReadKey::load(&self.plan.read_key_file)?;
                 self.key.get_or_init(|| loaded)
             }
         };
-        if keys.vault().id != self.plan.vault || keys.stream() != self.plan.stream {
+        if key.keys.vault().id != self.plan.vault || key.keys.stream() != self.plan.stream {
             let shown = self.plan.read_key_file.display();
             let message = format!("the WAL-read key {shown} is of another vault or database");
             return Err(Failure::new(Code::KeyUnavailable, message)
                 .hint("It belongs to another restore: run this one again."));
         }
-        let write = |frame: &[u8]| out.write_all(frame).map_err(unwritable);
-        decode_to(keys, read_key, kind, key, bytes, write).map(drop)
+        Ok(key)
     }
 
     /// The last look before PostgreSQL gets the file.
-    fn verify(&self, name: WalFileName, file: &File) -> Outcome<()> {
+    pub(super) fn verify(&self, name: WalFileName, file: &File) -> Outcome<()> {
         match name {
             WalFileName::Segment(segment) | WalFileName::Partial(segment) => {
                 check_segment(self.plan, segment, file)
@@ -202,7 +245,7 @@ impl<'a> Archive<'a> {
         }
     }
 
-    fn wait<T>(&self, work: impl Future<Output = Outcome<T>>) -> Outcome<T> {
+    pub(super) fn wait<T>(&self, work: impl Future<Output = Outcome<T>>) -> Outcome<T> {
         let left = self.end.saturating_sub(self.environment.clock().elapsed());
         let timed = self.blocking.run(async { tokio::time::timeout(left, work).await });
         timed.unwrap_or_else(|_| {
@@ -216,14 +259,17 @@ impl<'a> Archive<'a> {
         if self.planned_rests() && self.copy_from_others(name, file).is_some() {
             return Ok(());
         }
-        let (_, planned) = self.planned()?;
-        self.copy(planned, name, file)
+        self.copy(self.planned()?, name, file)
     }
 
     fn planned(&self) -> Outcome<&(String, Store)> {
         let first = self.stores.first();
         first.ok_or_else(|| Failure::new(Code::Internal, "a plan without repositories"))
     }
+}
+
+fn whole(region: String) -> Attempt {
+    Attempt::Written { region, whole: true }
 }
 
 /// Checks that a file holds the segment that its name promises, of this plan's cluster.
@@ -245,11 +291,11 @@ pub(crate) fn check_segment(plan: &RecoveryPlan, name: SegmentName, file: &File)
     found.check_length(length).map_err(|error| error.at(name))
 }
 
-fn restart(file: &mut File) -> Outcome<()> {
+pub(super) fn restart(file: &mut File) -> Outcome<()> {
     use std::io::Seek;
     file.set_len(0).and_then(|()| file.rewind()).map_err(unwritable)
 }
 
-fn unwritable(error: std::io::Error) -> Failure {
+pub(super) fn unwritable(error: std::io::Error) -> Failure {
     durable::unwritable("the fetched file", error)
 }

@@ -13,7 +13,9 @@ use lifeboat_model::{Lsn, SegmentName, SegmentSize, SystemIdentifier, Timeline};
 use lifeboat_objects::{Blocking, Location, Options, Store};
 use lifeboat_repository::ask::ask;
 use lifeboat_repository::binding::BindingBody;
+use lifeboat_repository::crypt::SigningKey;
 use lifeboat_repository::enroll::enroll;
+use lifeboat_repository::fragment::{FragmentName, encode_fragment};
 use lifeboat_repository::ids::Incarnation;
 use lifeboat_repository::keys::{Encryption, VaultSecrets, WalReadKey, WriterStream};
 use lifeboat_repository::layout;
@@ -382,12 +384,35 @@ impl World {
         Blocking::new().unwrap().run(self.store(region).create(&key, bytes)).unwrap();
     }
 
+    /// Puts a fragment into a region, as a receiver does.
+    pub fn put_fragment(
+        &self,
+        region: &str,
+        (timeline, start, end): (u32, u64, u64),
+        epoch: u32,
+        plain: &[u8],
+        facts: &WalFacts,
+    ) -> FragmentName {
+        let (keys, timeline) = (&self.stream.keys, Timeline(timeline));
+        let name = FragmentName { timeline, start: Lsn(start), end: Lsn(end), epoch };
+        let content = WalContent { plain, digest: keys.content_digest(plain), facts };
+        let (key, bytes) = encode_fragment(keys, &self.environment, &name, 1, &content).unwrap();
+        Blocking::new().unwrap().run(self.store(region).create(&key, bytes)).unwrap();
+        name
+    }
+
+    /// A key that the root has certified.
+    pub fn enroll(&self) -> SigningKey {
+        let mut regions = self.open_regions();
+        let enrolled = enroll(&self.environment, &mut regions, &self.secrets, "test");
+        Blocking::new().unwrap().run(enrolled).unwrap().signing().unwrap()
+    }
+
     /// Puts a manifest of a backup into every region.
     pub fn put_backup(&self, name: &str, timeline: u32, (start, stop): (u64, u64), at: i64) {
         let blocking = Blocking::new().unwrap();
         let mut regions = self.open_regions();
-        let enrolled = enroll(&self.environment, &mut regions, &self.secrets, "test");
-        let writer = blocking.run(enrolled).unwrap();
+        let signer = self.enroll();
         let stopped_at = Timestamp::from_second(at).unwrap();
         let body = ManifestBody {
             name: name.to_owned(),
@@ -398,7 +423,6 @@ impl World {
             sealed: String::new(),
         };
         let description = self.description(timeline, start, stop, stopped_at);
-        let signer = writer.signing().unwrap();
         let keys = &self.stream.keys;
         let (key, bytes) =
             Manifest::encode(keys, &self.environment, &signer, body, &description).unwrap();
