@@ -87,11 +87,15 @@ impl<'a> Copying<'a> {
         // A batch waiting is enough to keep a worker busy; each holds the runs of 16 MiB.
         let (batches, waiting_batches) = bounded(2);
         let (dirty, waiting_files) = flush::queue();
+        let workers = match workers {
+            0 => thread::available_parallelism().map_or(1, usize::from),
+            workers => workers,
+        };
         thread::scope(|scope| {
             for _ in 0..flush::THREADS {
                 scope.spawn(|| self.keep(flush::work(&waiting_files, || self.stop())));
             }
-            for _ in 0..workers.max(1) {
+            for _ in 0..workers {
                 let (dirty, waiting) = (dirty.clone(), waiting_batches.clone());
                 scope.spawn(move || {
                     let outcome = Worker::new(self, dirty).and_then(|mut worker| {

@@ -87,7 +87,7 @@ impl<'a> Worker<'a> {
     pub(crate) fn new(copying: &'a Copying<'a>, dirty: Sender<Dirty>) -> Outcome<Self> {
         let buffers = Buffers {
             frames: FrameReader::new()?,
-            plain: Vec::with_capacity(FRAME_BYTES),
+            plain: vec![0; FRAME_BYTES],
             existing: vec![0; FRAME_BYTES],
         };
         Ok(Self { copying, dirty, buffers: RefCell::new(buffers) })
@@ -340,7 +340,7 @@ impl<'a> Attempt<'a> {
         let mut stored = Vec::from(stored);
         let mut buffers = self.worker.buffers.borrow_mut();
         let Buffers { frames, plain, .. } = &mut *buffers;
-        let mut open = None;
+        let (mut open, mut plain_bytes) = (None, 0);
         for index in request.extents.clone() {
             let extent = self.extents[index];
             if open != Some(extent.frame) {
@@ -351,10 +351,10 @@ impl<'a> Attempt<'a> {
                     let message = format!("pack {} is shorter than it says", pack.digest());
                     Failure::new(Code::ObjectDamaged, message)
                 })?;
-                decode_frame(pack.reader(), extent.frame, bytes, frames, plain)?;
+                plain_bytes = decode_frame(pack.reader(), extent.frame, bytes, frames, plain)?;
                 open = Some(extent.frame);
             }
-            self.write_extent(&pack, extent, plain)?;
+            self.write_extent(&pack, extent, plain.get(..plain_bytes).unwrap_or_default())?;
         }
         Ok(())
     }

@@ -5,7 +5,7 @@ use std::sync::atomic::AtomicU32;
 use lifeboat_objects::{Location, Options, Store};
 use lifeboat_repository::layout;
 use lifeboat_repository::object::ObjectType;
-use lifeboat_repository::pack::{FinishedPack, FrameReader, PackReader, decode_frame};
+use lifeboat_repository::pack::{FRAME_BYTES, FinishedPack, FrameReader, PackReader, decode_frame};
 use lifeboat_telemetry::Outcome;
 use proptest::prelude::*;
 
@@ -47,7 +47,7 @@ fn read_back(packs: &Packs, runs: &[LocalRun], size: usize) -> Vec<u8> {
                 (frame, slot) = (frame + 1, 0);
             }
             let mut stored = runtime.block_on(reader.fetch(&store, frame, frame)).unwrap().to_vec();
-            let mut plain = Vec::new();
+            let mut plain = vec![0; FRAME_BYTES];
             let mut zstd = FrameReader::new().unwrap();
             decode_frame(&reader, frame, &mut stored, &mut zstd, &mut plain).unwrap();
             out.extend_from_slice(&plain[reader.frame(frame).unwrap().slot_range(slot).unwrap()]);

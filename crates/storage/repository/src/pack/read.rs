@@ -13,8 +13,7 @@ use crate::keys::{Encryption, ReadKey, StreamKeys};
 use crate::layout;
 use crate::object::{HEADER_BYTES, Header, ObjectType};
 use crate::pack::{
-    FRAME_BYTES, FRAMES_MAX, FrameEntry, PREFIX_BYTES, PageEntry, TRAILER_BYTES, TRAILER_MAGIC,
-    frame_position,
+    FRAMES_MAX, FrameEntry, PREFIX_BYTES, PageEntry, TRAILER_BYTES, TRAILER_MAGIC, frame_position,
 };
 
 /// Read from the end of a pack in the first request: trailer and, nearly always, directory.
@@ -179,14 +178,15 @@ fn parse_trailer(digest: &Digest, size: u64, tail: &[u8]) -> Outcome<Trailer> {
     Ok(Trailer { directory, table, frames, slots })
 }
 
-/// Opens and decompresses one frame whose stored bytes stand in `stored`; fills `plain`.
+/// Opens and decompresses one frame whose stored bytes stand in `stored`; tells how many bytes of
+/// `plain` it fills, which has to have room for [`crate::pack::FRAME_BYTES`].
 pub fn decode_frame(
     pack: &PackReader,
     number: u32,
     stored: &mut [u8],
     decompressor: &mut FrameReader,
-    plain: &mut Vec<u8>,
-) -> Outcome<()> {
+    plain: &mut [u8],
+) -> Outcome<usize> {
     let frame = pack.frame(number)?;
     let damaged = |why: &str| {
         let message = format!("frame {number} of pack {} is damaged: {why}", pack.digest);
@@ -204,13 +204,14 @@ pub fn decode_frame(
         }
         None => stored,
     };
-    plain.clear();
+    let plain_bytes = frame.plain_bytes as usize;
+    let plain = plain.get_mut(..plain_bytes).ok_or_else(|| damaged("it is too large"))?;
     if !frame.compressed {
-        plain.extend_from_slice(body);
-    } else {
-        decompressor.decompress(body, frame.plain_bytes as usize, plain).map_err(damaged)?;
-    }
-    if plain.len() != frame.plain_bytes as usize {
+        if body.len() != plain_bytes {
+            return Err(damaged("its length is not the one recorded"));
+        }
+        plain.copy_from_slice(body);
+    } else if decompressor.decompress(body, plain).map_err(damaged)? != plain_bytes {
         return Err(damaged("its length is not the one recorded"));
     }
     if let Some(pages) = &pack.pages {
@@ -223,7 +224,7 @@ pub fn decode_frame(
             }
         }
     }
-    Ok(())
+    Ok(plain_bytes)
 }
 
 /// A reusable zstd context; one a thread.
@@ -239,21 +240,9 @@ impl FrameReader {
             .map_err(|error| Failure::new(Code::Internal, "zstd cannot be set up").because(error))
     }
 
-    /// Never writes more than `limit` bytes, whatever the input claims.
-    fn decompress(
-        &mut self,
-        body: &[u8],
-        limit: usize,
-        plain: &mut Vec<u8>,
-    ) -> Result<(), &'static str> {
-        plain.resize(limit.min(FRAME_BYTES), 0);
-        match self.context.decompress_to_buffer(body, plain.as_mut_slice()) {
-            Ok(length) => {
-                plain.truncate(length);
-                Ok(())
-            }
-            Err(_) => Err("it does not decompress"),
-        }
+    /// Never writes more than `plain` has room for, whatever the input claims.
+    fn decompress(&mut self, body: &[u8], plain: &mut [u8]) -> Result<usize, &'static str> {
+        self.context.decompress_to_buffer(body, plain).map_err(|_| "it does not decompress")
     }
 }
 
