@@ -1,13 +1,15 @@
 //! The whole story on a real cluster, with the real commands: `cargo xtask demo`.
 //!
 //! Act one: back up under load into two regions, lose one of them together with the server, and
-//! come back in the other one to the exact state of a chosen moment.
+//! come back in the other one to the exact state of a chosen moment. Act two: commits wait for the
+//! other region, and no acknowledged one is lost with the own region.
 
 mod figures;
 mod ledger;
 mod proof;
 mod stage;
 mod story;
+mod streamed;
 
 use std::path::{Path, PathBuf};
 use std::process::Command;
@@ -20,7 +22,8 @@ use lifeboat_testkit::postgres::{DEBIAN_MAJOR, Installation};
 
 use crate::install;
 use stage::Stage;
-use story::{STEPS, Story};
+use story::Story;
+use streamed::Streamed;
 
 /// How to tell it.
 #[derive(Debug, Args)]
@@ -31,7 +34,10 @@ pub struct Options {
     /// Leave everything up at the end, and print how to look at it.
     #[arg(long)]
     keep: bool,
-    /// How long pgbench writes: half before the moment to come back to, half after it.
+    /// Tell only this act.
+    #[arg(long, value_parser = clap::value_parser!(u8).range(1..=2))]
+    act: Option<u8>,
+    /// How long pgbench writes: in act one half before the moment to come back to, half after it.
     #[arg(long, value_name = "N", default_value_t = 20)]
     seconds: u64,
 }
@@ -48,17 +54,36 @@ pub fn run(root: &Path, options: &Options) -> Result<()> {
         install::run()?;
     }
     let binary = build(root)?;
-    let stage = Stage::new(&binary, options.keep)?;
-    let mut story = Story::new(stage, Duration::from_secs(options.seconds));
-    for (number, (title, step)) in STEPS.iter().enumerate() {
-        story.stage.heading(number + 1, title);
-        let done = step(&mut story);
+    let seconds = Duration::from_secs(options.seconds);
+    if options.act != Some(2) {
+        println!("\nAct one: back to a moment, in the other region");
+        let mut story = Story::new(Stage::new(&binary, options.keep)?, seconds);
+        tell(&mut story, 1, &story::STEPS, |story| &story.stage)?;
+    }
+    if options.act != Some(1) {
+        println!("\nAct two: nothing that was acknowledged is lost");
+        let mut story = Streamed::new(Stage::new(&binary, options.keep)?, seconds / 2)?;
+        tell(&mut story, 1 + story::STEPS.len(), &streamed::STEPS, |story| &story.stage)?;
+    }
+    Ok(())
+}
+
+/// A step of an act changes the world or the story fails.
+type Step<S> = fn(&mut S) -> Result<()>;
+
+/// Tells the steps of an act, numbered from `first`.
+fn tell<S>(
+    story: &mut S,
+    first: usize,
+    steps: &[(&str, Step<S>)],
+    stage: impl Fn(&S) -> &Stage,
+) -> Result<()> {
+    for (number, (title, step)) in (first..).zip(steps) {
+        stage(story).heading(number, title);
+        let done = step(story);
         // After Ctrl-C commands fail in many ways; there is one reason to tell.
-        story
-            .stage
-            .check()
-            .and(done)
-            .with_context(|| format!("step {} failed: {title}", number + 1))?;
+        let interrupted = stage(story).check();
+        interrupted.and(done).with_context(|| format!("step {number} failed: {title}"))?;
     }
     Ok(())
 }

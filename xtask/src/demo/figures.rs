@@ -82,7 +82,8 @@ pub fn tell(stage: &Stage, figures: &Figures, moment: &Moment) -> Result<()> {
     Ok(())
 }
 
-fn judged(name: &str, measured: Duration, objective: Duration) -> [String; 4] {
+/// A line of the table with its verdict.
+pub fn judged(name: &str, measured: Duration, objective: Duration) -> [String; 4] {
     let verdict = if measured <= objective { "met" } else { "MISSED" };
     [name.to_owned(), duration(measured), duration(objective), verdict.to_owned()]
 }

@@ -7,16 +7,14 @@ use anyhow::{Context, Result, ensure};
 use lifeboat_environment::{Clock, SystemClock};
 use lifeboat_testkit::process::Running;
 
+use super::Step;
 use super::figures::{self, Figures};
 use super::ledger::{self, EAST, WEST};
 use super::proof::{self, Moment};
 use super::stage::Stage;
 
-/// A step changes the world or the story fails.
-type Step = fn(&mut Story) -> Result<()>;
-
 /// Titles and steps.
-pub const STEPS: [(&str, Step); 14] = [
+pub const STEPS: [(&str, Step<Story>); 14] = [
     ("A PostgreSQL with a ledger", Story::cluster),
     ("A spec: two regions, a tier, one database", Story::spec),
     ("Repositories, keys, archive_command", Story::repositories),
