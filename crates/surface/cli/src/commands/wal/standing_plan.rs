@@ -24,6 +24,17 @@ pub fn make(
     working_directory: &Path,
     context: &Context,
 ) -> Outcome<(RecoveryPlan, PathBuf)> {
+    let standby = working_directory.join("standby.signal").exists();
+    let made = from_spec(database, deadline, working_directory, context);
+    made.map_err(|failure| if standby { not_now(failure) } else { failure })
+}
+
+fn from_spec(
+    database: Option<&DatabaseId>,
+    deadline: Option<TimeSpan>,
+    working_directory: &Path,
+    context: &Context,
+) -> Outcome<(RecoveryPlan, PathBuf)> {
     let site = Site::open(context)?;
     let (id, database) = site.database(database)?;
     let deadline = deadline.unwrap_or(database.wal.fetch_deadline).duration();
@@ -34,7 +45,7 @@ pub fn make(
     let control = control::read(working_directory, &context.environment)?;
     let blocking = Blocking::new()?;
     let access = site.access_within(&blocking, deadline);
-    let regions = open(&access, &region, working_directory)?;
+    let regions = open(&access, &region)?;
     let binding = blocking.run(newest_binding(&regions, &id.to_string()))?;
     let binding = binding.ok_or_else(|| unbound(&id))?;
     if binding.body.system_identifier != control.system.0 {
@@ -65,31 +76,34 @@ pub fn make(
         created_at: context.environment.clock().now(),
     };
     let path = folder.join("plan.json");
-    plan.save(&path)?;
+    // Whoever fetches ahead reads it. Without room for it nobody does, and this fetch goes on.
+    if plan.save(&path).is_err() {
+        let _ = std::fs::remove_file(&path);
+    }
     Ok((plan, path))
 }
 
-/// Absence is judged by the own region's repository: without it there is no answer. To a standby
-/// that means "not available now"; it asks again.
-fn open(access: &Access<'_>, region: &RegionName, working_directory: &Path) -> Outcome<Regions> {
-    let opened = access.regions().and_then(|regions| {
-        if regions.nearest().region() == region.as_str() {
-            return Ok(regions);
+/// Absence is judged by the own region's repository: without it there is no answer.
+fn open(access: &Access<'_>, region: &RegionName) -> Outcome<Regions> {
+    let regions = access.regions()?;
+    if regions.nearest().region() == region.as_str() {
+        return Ok(regions);
+    }
+    let missing = regions.skipped().iter().find(|skipped| skipped.region == region.as_str());
+    let why = missing.map(|skipped| skipped.failure.full_message()).unwrap_or_default();
+    let message = format!("the repository of {region} does not answer: {why}");
+    Err(Failure::new(Code::StoreUnavailable, message)
+        .hint("Only this region can prove that WAL is absent: see why it does not answer."))
+}
+
+/// What keeps a standby waiting instead of ending it: it asks again.
+fn not_now(failure: Failure) -> Failure {
+    match failure.code() {
+        Code::StoreUnavailable | Code::StoreDenied | Code::RepositoryMissing => {
+            Failure::new(Code::WalAbsent, format!("not available now: {failure}"))
         }
-        let missing = regions.skipped().iter().find(|skipped| skipped.region == region.as_str());
-        let why = missing.map(|skipped| skipped.failure.full_message()).unwrap_or_default();
-        let message = format!("the repository of {region} does not answer: {why}");
-        Err(Failure::new(Code::StoreUnavailable, message))
-    });
-    opened.map_err(|failure| {
-        let standby = working_directory.join("standby.signal").exists();
-        match failure.code() {
-            Code::StoreUnavailable if standby => {
-                Failure::new(Code::WalAbsent, format!("not available now: {failure}"))
-            }
-            _ => failure,
-        }
-    })
+        _ => failure,
+    }
 }
 
 /// Opens a slot once and leaves the key, so that later calls need no secret.
