@@ -99,8 +99,11 @@ impl Clouds {
     /// Makes it so again, with calm stores. Objects whose key `stays` are left where they are.
     pub fn rewind(&self, kept: &Kept, stays: impl Fn(&str) -> bool) -> Result<()> {
         self.calm();
-        for part in LOCAL {
-            run(Command::new("rm").arg("-rf").arg(self.world.scratch.join(part)))?.success()?;
+        for part in LOCAL.map(|part| self.world.scratch.join(part)) {
+            // What fetches ahead may be writing there for a moment.
+            self.world.wait_until("an empty folder", || {
+                Ok(run(Command::new("rm").arg("-rf").arg(&part))?.code == Some(0))
+            })?;
         }
         let mut copy = Command::new("cp");
         copy.arg("-a").arg(kept.local.join(".")).arg(self.world.scratch.path());

@@ -34,17 +34,18 @@ struct Hit {
     fault: Fault,
 }
 
-/// Another attempt cures these.
-const ANY: [Fault; 5] =
+/// Another attempt cures these, whatever the call is.
+const CURED: [Fault; 5] =
     [Fault::Error, Fault::ErrorAfterwards, Fault::Throttle, Fault::Reset, Fault::LostReply];
-const OF_READS: [Fault; 1] = [Fault::BrokenReply];
-/// These pretend.
-const FALSE_READS: [Fault; 3] = [Fault::FalseNotFound, Fault::Halve, Fault::Corrupt];
-const FALSE_WRITES: [Fault; 3] = [Fault::AcknowledgeOnly, Fault::Halve, Fault::Corrupt];
 
 impl Case {
     fn new(severity: Severity, hits: Vec<Hit>) -> Self {
         Self { severity, hits, storm: None }
+    }
+
+    /// Whether a store says what is not true.
+    pub(super) fn lies(&self) -> bool {
+        self.severity == Severity::False
     }
 
     /// Makes the proxies fail.
@@ -94,17 +95,22 @@ pub(super) fn of(calls: &[Vec<Call>; 2], extent: Extent) -> Vec<Case> {
     }
 }
 
-/// Each call fails once, in each way; each region goes away at each call, and both do.
+/// Each call to the first region fails once, in each way, and each one to the second in two ways;
+/// each region goes away at each call, and both do.
 fn every(calls: &[Vec<Call>; 2]) -> Vec<Case> {
     let mut cases = Vec::new();
     for (region, calls) in calls.iter().enumerate() {
         for (number, call) in calls.iter().enumerate() {
-            let once = |fault| vec![Hit { region, calls: number..=number, fault }];
-            let reads = matches!(call.kind, Kind::Get | Kind::List | Kind::Head);
-            let passing = ANY.iter().chain(OF_READS.iter().filter(|_| reads));
-            let pretending = if reads { &FALSE_READS } else { &FALSE_WRITES };
-            cases.extend(passing.map(|fault| Case::new(Severity::Passing, once(*fault))));
-            cases.extend(pretending.iter().map(|fault| Case::new(Severity::False, once(*fault))));
+            let (passing, pretending) = faults(call.kind);
+            let ways = if region == 0 { usize::MAX } else { 1 };
+            let once = |severity, fault| {
+                Case::new(severity, vec![Hit { region, calls: number..=number, fault }])
+            };
+            for (severity, faults) in [(Severity::Passing, passing), (Severity::False, pretending)]
+            {
+                let turned = faults.iter().cycle().skip(number).take(faults.len().min(ways));
+                cases.extend(turned.map(|fault| once(severity, *fault)));
+            }
             let calls = number..=usize::MAX;
             let gone = Hit { region, calls: calls.clone(), fault: Fault::Deny };
             let other = Hit { region: 1 - region, calls, fault: Fault::Deny };
@@ -117,6 +123,18 @@ fn every(calls: &[Vec<Call>; 2]) -> Vec<Case> {
     cases
 }
 
+/// What another attempt cures, and what pretends.
+fn faults(kind: Kind) -> (&'static [Fault], &'static [Fault]) {
+    use Fault::*;
+    match kind {
+        Kind::Get | Kind::List | Kind::Head => (
+            &[Error, ErrorAfterwards, Throttle, Reset, LostReply, BrokenReply],
+            &[FalseNotFound, Halve, Corrupt],
+        ),
+        _ => (&CURED, &[AcknowledgeOnly, Halve, Corrupt]),
+    }
+}
+
 /// Two faults at once, a region that stops answering, a storm over both.
 fn by_chance(calls: &[Vec<Call>; 2], random: &SeededRandom, cases: &mut Vec<Case>) {
     let hit = |fault| {
@@ -125,7 +143,7 @@ fn by_chance(calls: &[Vec<Call>; 2], random: &SeededRandom, cases: &mut Vec<Case
         Hit { region, calls: number..=number, fault }
     };
     for _ in 0..4 {
-        let two = [(); 2].map(|()| hit(ANY[below(random, ANY.len())]));
+        let two = [(); 2].map(|()| hit(CURED[below(random, CURED.len())]));
         cases.push(Case::new(Severity::Passing, two.into()));
     }
     let silent = hit(Fault::Silence);

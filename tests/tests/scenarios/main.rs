@@ -14,3 +14,4 @@ mod stores;
 mod story;
 mod stream;
 mod sweep;
+mod twice;
