@@ -6,6 +6,7 @@ mod install;
 mod schema;
 mod test;
 mod tidy;
+mod torture;
 
 use std::path::Path;
 use std::process::ExitCode;
@@ -34,6 +35,8 @@ enum Task {
     Demo(demo::Options),
     /// Measure Lifeboat beside pgBackRest on the same data.
     Bench(bench::Options),
+    /// Break things on purpose for as long as it takes; `cargo xtask test` does a sample of it.
+    Torture(torture::Options),
     /// Check the house rules that compilers do not know.
     Tidy,
     /// Write the files that are made from code: the JSON Schema of the spec, the list of errors.
@@ -56,6 +59,7 @@ fn run(task: &Task) -> Result<()> {
         Task::Test { nextest } => test::run(root(), nextest),
         Task::Demo(options) => demo::run(root(), options),
         Task::Bench(options) => bench::run(root(), options),
+        Task::Torture(options) => torture::run(root(), options),
         Task::Tidy => tidy::run(root()),
         Task::Schema => schema::write(root()),
     }

@@ -1,0 +1,84 @@
+//! The long runs that break things on purpose: `cargo xtask torture`.
+
+use std::path::Path;
+use std::process::Command;
+
+use anyhow::{Context, Result, bail};
+use clap::{Args, ValueEnum};
+
+/// What to break, and how often.
+#[derive(Debug, Args)]
+pub struct Options {
+    /// The kind of run; without it they are listed.
+    kind: Option<Kind>,
+    /// How many rounds of what chance decides; what can be counted is done once.
+    #[arg(long, default_value_t = 1)]
+    rounds: u32,
+    /// What chance starts from: the same seed, the same faults.
+    #[arg(long, default_value_t = 1)]
+    seed: u64,
+}
+
+/// The kinds of runs.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+enum Kind {
+    /// Every command with a fault at each of its calls to stores and to PostgreSQL.
+    Faults,
+}
+
+impl Kind {
+    /// The tests of its runs, for nextest.
+    fn filter(self) -> &'static str {
+        match self {
+            Self::Faults => "package(lifeboat-scenarios) and test(/^sweep::full_/)",
+        }
+    }
+}
+
+/// Runs one kind, or lists all.
+pub fn run(root: &Path, options: &Options) -> Result<()> {
+    let Some(kind) = options.kind else {
+        for kind in Kind::value_variants() {
+            cargo(
+                root,
+                &["nextest", "list", "--locked", "--run-ignored=only", "-E", kind.filter()],
+            )?;
+        }
+        return Ok(());
+    };
+    eprintln!("torture: {kind:?}, {} rounds, seed {}", options.rounds, options.seed);
+    cargo(root, &["build", "--locked"])?;
+    let words = [
+        "nextest",
+        "run",
+        "--locked",
+        "--profile=torture",
+        "--run-ignored=only",
+        "--no-tests=fail",
+    ];
+    let variables = [
+        ("LIFEBOAT_TORTURE_ROUNDS", options.rounds.to_string()),
+        ("LIFEBOAT_TORTURE_SEED", options.seed.to_string()),
+    ];
+    let mut command = cargo_command(root, &words);
+    command.args(["-E", kind.filter()]).envs(variables);
+    finish(&mut command)
+}
+
+fn cargo(root: &Path, words: &[&str]) -> Result<()> {
+    finish(&mut cargo_command(root, words))
+}
+
+fn cargo_command(root: &Path, words: &[&str]) -> Command {
+    let mut command = Command::new("cargo");
+    command.args(words).current_dir(root);
+    command
+}
+
+fn finish(command: &mut Command) -> Result<()> {
+    let status = command.status().context("cannot start cargo")?;
+    if !status.success() {
+        bail!("{command:?} ended with {status}");
+    }
+    Ok(())
+}
