@@ -3,14 +3,16 @@
 
 use std::fs;
 use std::path::Path;
+use std::process::Command;
 
 use anyhow::{Context, Result, ensure};
-use lifeboat_scenarios::restored::{attempt, judge, not_startable, restore, verify};
+use lifeboat_scenarios::restored::{attempt, judge, restore, verify};
 use lifeboat_scenarios::volume::Volume;
 use lifeboat_scenarios::world::{DATABASE, Setup, World, refused};
 use lifeboat_scenarios::{ledger, objects};
 use lifeboat_testkit::postgres::{Builder, Cluster};
-use lifeboat_testkit::process::{Finished, PATIENCE};
+use lifeboat_testkit::process::{Finished, PATIENCE, run};
+use lifeboat_testkit::scratch;
 
 /// Bytes that are left free, and the folder of the stream's that is short of them.
 const STAGES: [(&str, u64); 5] =
@@ -202,13 +204,17 @@ fn pg15_a_full_state_directory_stops_neither_archiving_nor_a_backup() -> Result<
     ledger::is_at(&copy, &point)
 }
 
-/// Where a restore is when its disk fills up: a failpoint that holds it there, and what then lies
-/// in the target.
-const RESTORE: [(&str, &str); 3] = [
-    ("restore.directory_made", "lifeboat.restore"),
-    ("restore.half", "base"),
-    ("restore.files_done", "global/pg_filenode.map"),
-];
+/// Where a failpoint holds a restore whose disk fills up, and the percentage of files that are
+/// there then.
+const RESTORE: [(&str, u64); 3] =
+    [("restore.directory_made", 0), ("restore.files_done", 95), ("restore.half", 50)];
+
+/// Files below a folder, if there is one; it may be changing.
+fn count(folder: &Path) -> Result<u64> {
+    let mut command = Command::new("find");
+    let found = run(command.arg(folder).args(["-type", "f"]))?;
+    Ok(found.stdout.lines().count() as u64)
+}
 
 #[test]
 fn pg15_a_target_that_fills_up_again_and_again_is_continued() -> Result<()> {
@@ -222,35 +228,38 @@ fn pg15_a_target_that_fills_up_again_and_again_is_continued() -> Result<()> {
     world.backup()?;
     let point = ledger::append(&world.source)?;
     world.archive()?;
-    let (target, moved) =
-        (world.scratch.folder("restored-full")?, world.scratch.folder("moved space")?);
-    let disks = [Volume::mount(&target, 20)?, Volume::mount(&moved, 2)?];
+    // Each on a disk that somebody else fills, too.
+    let (small, smaller) = (world.scratch.folder("small")?, world.scratch.folder("smaller")?);
+    let disks = [Volume::mount(&small, 20)?, Volume::mount(&smaller, 2)?];
+    let (target, moved) = (small.join("restored"), smaller.join("moved space"));
+    let to = target.to_string_lossy().into_owned();
     let map = format!("{}={}", place.display(), moved.display());
-    let flags = ["--latest", "--tablespace", map.as_str()];
+    let words = ["restore", DATABASE, "--to", &to, "--latest", "--tablespace", &map];
     // Too small from the start: refused before anything is written.
-    refused(attempt(&world, "east", "full", &flags)?, 1, "LB2006")?;
-    ensure!(fs::read_dir(&target)?.count() == 0, "something was written");
-    disks[0].resize(400)?;
-    refused(attempt(&world, "east", "full", &flags)?, 1, "LB2006")?;
-    ensure!(fs::read_dir(&target)?.count() == 0, "something was written");
+    world.refused(1, "LB2006", &words)?;
+    disks[0].resize(200)?;
+    world.refused(1, "LB2006", &words)?;
+    ensure!(!target.exists() && !moved.exists(), "something was written");
     disks[1].resize(100)?;
 
-    // Somebody else takes the room in the middle, and gives it back.
-    let to = target.to_string_lossy().into_owned();
-    let words = [&["restore", DATABASE, "--to", to.as_str()], flags.as_slice()].concat();
-    for (failpoint, there) in RESTORE {
-        let hold = format!("{failpoint}=sleep:1500");
+    let planned = world.json(&[words.as_slice(), &["--dry-run"]].concat())?;
+    let files = planned["plan"]["files"].as_u64().context("no count")?;
+    for (failpoint, percent) in RESTORE {
+        let hold = format!("{failpoint}=sleep:2000");
         let slow = world.archiver()?.variable("LIFEBOAT_FAILPOINTS", &hold);
-        let before = fs::metadata(target.join(there)).and_then(|found| found.modified()).ok();
+        // Tells when a restore that goes on has looked at what is there.
+        let stray = target.join("stray");
+        if target.exists() {
+            scratch::write(&stray, "not of the backup")?;
+        }
         let running = slow.spawn(world.arguments("east", &words))?;
         world.wait_until(failpoint, || {
-            let now = fs::metadata(target.join(there)).and_then(|found| found.modified()).ok();
-            Ok(now.is_some() && now != before)
+            let there = count(&target)? + count(&moved)?;
+            Ok(there > 0 && there >= files * percent / 100 && !stray.exists())
         })?;
         each(&disks, |disk| disk.fill(0))?;
-        let finished = running.wait(PATIENCE)?;
-        refused(finished, 1, "LB2006").context(failpoint)?;
-        not_startable(&world, "full")?;
+        refused(running.wait(PATIENCE)?, 1, "LB2006").context(failpoint)?;
+        ensure!(!target.join("global/pg_control").exists(), "{failpoint}: it can be started");
         each(&disks, Volume::empty)?;
     }
     let planned = world.json(&[words.as_slice(), &["--dry-run"]].concat())?;

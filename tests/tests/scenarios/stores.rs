@@ -6,9 +6,9 @@ use std::fs;
 use anyhow::{Result, bail, ensure};
 use lifeboat_scenarios::clouds::{Clouds, is_clear};
 use lifeboat_scenarios::ledger;
-use lifeboat_scenarios::restored::{attempt, not_startable, promote, restore, verify};
+use lifeboat_scenarios::restored::{attempt, promote, restore, verify};
 use lifeboat_scenarios::volume::Volume;
-use lifeboat_scenarios::world::{DATABASE, Setup, World, refused};
+use lifeboat_scenarios::world::{DATABASE, Setup, World};
 use lifeboat_testkit::postgres::Cluster;
 use lifeboat_testkit::store::{Fault, FaultProxy, Kind, Profile};
 
@@ -254,66 +254,4 @@ fn pg15_a_full_repository_fails_clearly_and_heals() -> Result<()> {
     world.ok(&["repo", "check", "--read-data"])?;
     let mut copy = restore(&world, "east", "healed", &["--latest"])?;
     verify(&mut copy)
-}
-
-#[test]
-fn pg15_a_full_state_directory_fails_clearly_and_heals() -> Result<()> {
-    let mut world = Setup::new(15)?.prepare()?;
-    let volume = Volume::mount(&world.scratch.join("state"), 2)?;
-    world.ok(&["repo", "create"])?;
-    world.source.start()?;
-    world.archive()?;
-    volume.fill(0)?;
-    // Its own notes are no condition for archiving.
-    let name = world.source.psql("SELECT pg_walfile_name(pg_current_wal_insert_lsn())")?;
-    world.source.psql("SELECT pg_create_restore_point('x'), pg_switch_wal()")?;
-    let push = world.push(&format!("pg_wal/{name}"))?;
-    match push.code {
-        Some(0) => {}
-        Some(1..=125) => is_clear(&push)?,
-        _ => bail!("{push}"),
-    }
-    let backup = world.run(&["backup", DATABASE])?;
-    match backup.code {
-        Some(0) => {}
-        Some(1) => is_clear(&backup)?,
-        _ => bail!("{backup}"),
-    }
-    volume.empty()?;
-    world.archive()?;
-    world.backup()?;
-    world.ok(&["repo", "check", "--read-data"])?;
-    Ok(())
-}
-
-#[test]
-fn pg15_a_full_target_fails_clearly_and_is_continued() -> Result<()> {
-    let mut world = World::start(15)?;
-    world.source.pgbench(["-i", "-s", "1", "-q"])?;
-    world.backup()?;
-    world.archive()?;
-    // Too small from the start: refused before anything is written.
-    let target = world.scratch.folder("restored-small")?;
-    let volume = Volume::mount(&target, 20)?;
-    let finished = attempt(&world, "east", "small", &["--latest"])?;
-    ensure!(matches!(finished.code, Some(1 | 4)), "{finished}");
-    is_clear(&finished)?;
-    ensure!(fs::read_dir(&target)?.count() == 0, "something was written");
-    // Somebody else takes the room in the middle.
-    volume.resize(400)?;
-    let slow = world.archiver()?.variable("LIFEBOAT_FAILPOINTS", "restore.half=sleep:3000");
-    let shown = target.to_string_lossy();
-    let words = ["restore", DATABASE, "--to", &shown, "--latest"];
-    let running = slow.spawn(world.arguments("east", &words))?;
-    world.wait_until("the first file", || Ok(target.join("base").is_dir()))?;
-    volume.fill(0)?;
-    let finished = running.wait(lifeboat_testkit::process::PATIENCE)?;
-    refused(finished, 1, "LB")?;
-    not_startable(&world, "small")?;
-    volume.empty()?;
-    let mut copy = restore(&world, "east", "small", &["--latest"])?;
-    verify(&mut copy)?;
-    ensure!(copy.psql("SELECT count(*) FROM pgbench_accounts")? == "100000");
-    drop(copy);
-    Ok(())
 }

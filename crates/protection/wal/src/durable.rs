@@ -36,7 +36,9 @@ pub(crate) fn unwritable(what: impl Display, error: std::io::Error) -> Failure {
         ErrorKind::StorageFull | ErrorKind::QuotaExceeded => Failure::new(Code::StoreFull, message)
             .because(error)
             .hint("Make room on that disk: nothing else is wrong, and the next attempt goes on."),
-        _ => Failure::new(Code::LocalFile, message).because(error),
+        _ => Failure::new(Code::LocalFile, message)
+            .because(error)
+            .hint("See that this user can write there."),
     }
 }
 

@@ -1,7 +1,7 @@
 //! The writer key file: all that a database host holds, and all that it needs.
 
 use std::collections::BTreeMap;
-use std::io::Write;
+use std::io::{ErrorKind, Write};
 use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
 use std::path::Path;
 
@@ -193,13 +193,13 @@ impl std::fmt::Debug for WriterKey {
 
 /// Writes a file that only its owner can read: beside its place, synced, renamed, synced.
 pub fn write_secret_file(path: &Path, bytes: &[u8]) -> Outcome<()> {
+    let folder = path.parent().filter(|folder| !folder.as_os_str().is_empty());
+    let folder = folder.unwrap_or_else(|| Path::new("."));
+    let mut staged = path.as_os_str().to_owned();
+    staged.push(format!(".{}.new", std::process::id()));
+    let staged = Path::new(&staged);
     let attempt = || -> std::io::Result<()> {
-        let folder = path.parent().filter(|folder| !folder.as_os_str().is_empty());
-        let folder = folder.unwrap_or_else(|| Path::new("."));
         std::fs::create_dir_all(folder)?;
-        let mut staged = path.as_os_str().to_owned();
-        staged.push(format!(".{}.new", std::process::id()));
-        let staged = Path::new(&staged);
         let mut file = std::fs::OpenOptions::new()
             .write(true)
             .create(true)
@@ -212,6 +212,14 @@ pub fn write_secret_file(path: &Path, bytes: &[u8]) -> Outcome<()> {
         std::fs::File::open(folder)?.sync_all()
     };
     attempt().map_err(|error| {
-        Failure::new(Code::LocalFile, format!("cannot write {}", path.display())).because(error)
+        // Half a secret is nobody's business.
+        let _ = std::fs::remove_file(staged);
+        let (code, hint) = match error.kind() {
+            ErrorKind::StorageFull | ErrorKind::QuotaExceeded => {
+                (Code::StoreFull, "Make room on that disk, then run the same command again.")
+            }
+            _ => (Code::LocalFile, "See that this user can write there."),
+        };
+        Failure::new(code, format!("cannot write {}", path.display())).because(error).hint(hint)
     })
 }
