@@ -14,8 +14,6 @@ use crate::{Condition, Config, Error, Event, Stream, dial};
 const READ_SLOT_MAJOR: u32 = 15;
 /// `in_hot_standby` appeared with this version.
 const IN_HOT_STANDBY_MAJOR: u32 = 14;
-/// PostgreSQL's code for what it holds for impossible, and for what it gave no code.
-const INTERNAL_ERROR: &str = "XX000";
 
 /// A replication session. Dropping it closes it.
 pub struct Connection {
@@ -124,29 +122,19 @@ impl Connection {
         }
     }
 
-    /// START_REPLICATION. A timeline that ended exactly there gives a stream of one event.
+    /// START_REPLICATION. A timeline that ended exactly there gives a stream of one event. WAL that
+    /// the server no longer has is an error of the first [`Stream::next`].
     pub async fn start(mut self, start: Start) -> Result<Stream, Error> {
-        self.ready()?;
+        // PostgreSQL refuses this too, but with no code to know it by.
+        let flushed = self.identify().await?.flushed;
+        if start.lsn > flushed {
+            return Err(Error::Ahead { asked: start.lsn, flushed });
+        }
         self.protocol.start(&start)?;
-        match self.step().await {
-            Ok(Step::Started) => Ok(Stream::new(self, None)),
-            Ok(Step::Event(event @ Event::EndOfTimeline(_))) => Ok(Stream::new(self, Some(event))),
-            Ok(_) => Err(Error::protocol("the stream did not begin")),
-            Err(error) => Err(self.explain(error, &start).await),
-        }
-    }
-
-    /// PostgreSQL has no code for a position that it has not reached.
-    async fn explain(&mut self, error: Error, start: &Start) -> Error {
-        let Error::Server(said) = &error else { return error };
-        if said.sqlstate != INTERNAL_ERROR {
-            return error;
-        }
-        match self.identify().await {
-            Ok(System { flushed, .. }) if flushed < start.lsn => {
-                Error::Ahead { asked: start.lsn, flushed }
-            }
-            _ => error,
+        match self.step().await? {
+            Step::Started => Ok(Stream::new(self, None)),
+            Step::Event(event @ Event::EndOfTimeline(_)) => Ok(Stream::new(self, Some(event))),
+            _ => Err(Error::protocol("the stream did not begin")),
         }
     }
 
@@ -158,19 +146,10 @@ impl Connection {
     }
 
     async fn command(&mut self, text: &str) -> Result<Vec<Row>, Error> {
-        self.ready()?;
         self.protocol.command(text)?;
         match self.step().await? {
             Step::Rows(rows) => Ok(rows),
             _ => Err(Error::protocol("something else than an answer came")),
-        }
-    }
-
-    /// What the server said while nobody asked (that it shuts down) comes before the command.
-    fn ready(&mut self) -> Result<(), Error> {
-        match self.protocol.is_idle() {
-            true => Ok(()),
-            false => Err(Error::Busy),
         }
     }
 

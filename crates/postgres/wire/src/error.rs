@@ -36,7 +36,7 @@ pub enum Error {
     /// There is no TLS, or the certificate is not the one that was asked for.
     #[error("{0}")]
     Tls(Cow<'static, str>),
-    /// The server asks for a proof that the configuration does not allow, or failed to give its own.
+    /// The server asks for a proof that is not allowed, or did not give its own.
     #[error("{0}")]
     Authentication(Cow<'static, str>),
     /// What came is not what PostgreSQL sends.

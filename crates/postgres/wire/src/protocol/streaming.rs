@@ -103,6 +103,11 @@ impl Status {
         Self { reply_requested: true, ..self }
     }
 
+    /// What is claimed to be durable.
+    pub fn flushed(&self) -> Lsn {
+        self.flushed
+    }
+
     /// Whether a keep-alive is asked for.
     pub fn reply_requested(&self) -> bool {
         self.reply_requested

@@ -290,7 +290,10 @@ fn any_message() -> impl Strategy<Value = Bytes> {
 proptest! {
     #![proptest_config(ProptestConfig::with_cases(2000))]
     #[test]
-    fn random_bytes_never_panic(state in any_state(), bytes in prop::collection::vec(any::<u8>(), 0..200)) {
+    fn random_bytes_never_panic(
+        state in any_state(),
+        bytes in prop::collection::vec(any::<u8>(), 0..200),
+    ) {
         let mut protocol = state();
         protocol.inbox().extend_from_slice(&bytes);
         while let Ok(Some(_)) = protocol.step() {}

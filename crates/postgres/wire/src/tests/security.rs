@@ -33,7 +33,8 @@ fn serve(major: u32, certificate: Option<&str>, encryption: &str, rule: &str) ->
         }
     }
     let hba = cluster.data().join("pg_hba.conf");
-    let rules = format!("local all all trust\nhost replication {ROLE} 127.0.0.1/32 {rule}\n");
+    let kind = if rule == "cert" { "hostssl" } else { "host" };
+    let rules = format!("local all all trust\n{kind} replication {ROLE} 127.0.0.1/32 {rule}\n");
     lifeboat_testkit::scratch::write(&hba, rules).unwrap();
     cluster.start().unwrap();
     cluster.psql(&format!("CREATE ROLE {ROLE} REPLICATION LOGIN PASSWORD '{PASSWORD}'")).unwrap();

@@ -71,7 +71,7 @@ async fn pg18_commands() {
 }
 
 async fn refusals(major: u32) {
-    let cluster = Cluster::builder(major).setting("max_wal_senders = 2").start().unwrap();
+    let mut cluster = Cluster::builder(major).setting("max_wal_senders = 2").start().unwrap();
     let mut connection = open(&cluster).await;
     let system = connection.identify().await.unwrap();
     let slot: SlotName = "receiver".parse().unwrap();
@@ -83,12 +83,14 @@ async fn refusals(major: u32) {
     let error = open(&cluster).await.start(at(Some(&slot), system.flushed)).await.unwrap_err();
     assert_eq!(error.condition(), Some(Condition::SlotMissing));
 
+    senders(&mut cluster, 1);
     connection.create_slot(&slot, SlotOptions::default()).await.unwrap();
     let stream = connection.start(at(Some(&slot), system.flushed)).await.unwrap();
     let error = open(&cluster).await.start(at(Some(&slot), system.flushed)).await.unwrap_err();
     assert_eq!(error.condition(), Some(Condition::SlotInUse));
     assert_eq!(error.at("db.east:5432").code(), Code::SlotUnusable);
 
+    senders(&mut cluster, 1);
     let second = open(&cluster).await;
     let error = Connection::open(&config(&cluster), &Environment::system()).await.unwrap_err();
     assert_eq!(error.condition(), Some(Condition::SendersExhausted));
@@ -97,6 +99,12 @@ async fn refusals(major: u32) {
     let error = second.start(at(None, ahead)).await.unwrap_err();
     assert!(matches!(error, Error::Ahead { asked, .. } if asked == ahead), "{error}");
     drop(stream);
+}
+
+/// Waits until the sessions that were dropped are gone.
+fn senders(cluster: &mut Cluster, count: u32) {
+    let query = "SELECT count(*) FROM pg_stat_activity WHERE backend_type = 'walsender'";
+    cluster.wait_for(query, &count.to_string()).unwrap();
 }
 
 #[tokio::test]
