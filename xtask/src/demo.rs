@@ -89,12 +89,12 @@ fn tell<S>(
 }
 
 /// The release binary, or the one that `LIFEBOAT_BIN` names.
-fn build(root: &Path) -> Result<PathBuf> {
+pub fn build(root: &Path) -> Result<PathBuf> {
     if let Some(binary) = Environment::system().variable("LIFEBOAT_BIN") {
         return Ok(PathBuf::from(binary));
     }
     let words = ["build", "--release", "--locked"];
-    eprintln!("demo: cargo {}", words.join(" "));
+    eprintln!("xtask: cargo {}", words.join(" "));
     let status = Command::new("cargo")
         .args(words)
         .current_dir(root)

@@ -4,6 +4,7 @@ mod bench;
 mod demo;
 mod install;
 mod schema;
+mod stream;
 mod test;
 mod tidy;
 mod torture;
@@ -35,6 +36,8 @@ enum Task {
     Demo(demo::Options),
     /// Measure Lifeboat beside pgBackRest on the same data.
     Bench(bench::Options),
+    /// Measure a receiver beside pg_receivewal.
+    BenchStream(stream::Options),
     /// Break things on purpose for as long as it takes; `cargo xtask test` does a sample of it.
     Torture(torture::Options),
     /// Check the house rules that compilers do not know.
@@ -59,6 +62,7 @@ fn run(task: &Task) -> Result<()> {
         Task::Test { nextest } => test::run(root(), nextest),
         Task::Demo(options) => demo::run(root(), options),
         Task::Bench(options) => bench::run(root(), options),
+        Task::BenchStream(options) => stream::run(root(), options),
         Task::Torture(options) => torture::run(root(), options),
         Task::Tidy => tidy::run(root()),
         Task::Schema => schema::write(root()),
