@@ -27,10 +27,10 @@ enum Kind {
 }
 
 impl Kind {
-    /// The tests of its runs, for nextest.
-    fn filter(self) -> &'static str {
+    /// Which tests its runs are, for nextest.
+    fn tests(self) -> [&'static str; 4] {
         match self {
-            Self::Faults => "package(lifeboat-scenarios) and test(/^sweep::full_/)",
+            Self::Faults => ["--package", "lifeboat-scenarios", "-E", "test(/^sweep::full_/)"],
         }
     }
 }
@@ -39,37 +39,22 @@ impl Kind {
 pub fn run(root: &Path, options: &Options) -> Result<()> {
     let Some(kind) = options.kind else {
         for kind in Kind::value_variants() {
-            cargo(
-                root,
-                &["nextest", "list", "--locked", "--run-ignored=only", "-E", kind.filter()],
-            )?;
+            let list = ["nextest", "list", "--locked", "--run-ignored=only"];
+            finish(cargo(root, &list).args(kind.tests()))?;
         }
         return Ok(());
     };
     eprintln!("torture: {kind:?}, {} rounds, seed {}", options.rounds, options.seed);
-    cargo(root, &["build", "--locked"])?;
-    let words = [
-        "nextest",
-        "run",
-        "--locked",
-        "--profile=torture",
-        "--run-ignored=only",
-        "--no-tests=fail",
-    ];
+    finish(&mut cargo(root, &["build", "--locked"]))?;
+    let run = ["nextest", "run", "--locked", "--profile=torture", "--run-ignored=only"];
     let variables = [
         ("LIFEBOAT_TORTURE_ROUNDS", options.rounds.to_string()),
         ("LIFEBOAT_TORTURE_SEED", options.seed.to_string()),
     ];
-    let mut command = cargo_command(root, &words);
-    command.args(["-E", kind.filter()]).envs(variables);
-    finish(&mut command)
+    finish(cargo(root, &run).arg("--no-tests=fail").args(kind.tests()).envs(variables))
 }
 
-fn cargo(root: &Path, words: &[&str]) -> Result<()> {
-    finish(&mut cargo_command(root, words))
-}
-
-fn cargo_command(root: &Path, words: &[&str]) -> Command {
+fn cargo(root: &Path, words: &[&str]) -> Command {
     let mut command = Command::new("cargo");
     command.args(words).current_dir(root);
     command
