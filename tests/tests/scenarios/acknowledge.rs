@@ -5,6 +5,8 @@
 use std::fs;
 
 use anyhow::{Context, Result, ensure};
+use lifeboat_scenarios::ledger;
+use lifeboat_scenarios::restored::{promote, restore};
 use lifeboat_scenarios::world::{DATABASE, Setup, World};
 use lifeboat_testkit::process::{PATIENCE, Running};
 use serde_json::Value;
@@ -242,5 +244,200 @@ fn pg15_a_change_of_receivers_never_asks_for_less_than_before() -> Result<()> {
     world.edit_spec(|text| text.replace("receivers: [north]", "receivers: [west]"))?;
     refused(&world, &[], "0 of 1 needed receivers are streaming")?;
     ensure!(acknowledge(&world, &["--undo"])?["after"] == "");
+    Ok(())
+}
+
+/// The verdict and the message of a line of `check`.
+fn line(world: &World, check: &str) -> Result<String> {
+    let document = world.run(&["check", "--json"])?.json()?;
+    let lines = document["result"]["lines"].as_array().context("no lines")?;
+    let found = lines.iter().filter(|line| line["check"] == check);
+    let shown = found.map(|line| format!("{}: {}", line["verdict"], line["message"]));
+    Ok(shown.collect::<Vec<_>>().join("\n"))
+}
+
+fn says(world: &World, check: &str, verdict: &str, said: &str) -> Result<()> {
+    let found = line(world, check)?;
+    ensure!(found.contains(&format!("\"{verdict}\"")), "{check}: {found}, expected {verdict}");
+    ensure!(found.contains(said), "{check}: {found}, expected {said}");
+    Ok(())
+}
+
+#[test]
+fn pg15_check_knows_what_streaming_needs() -> Result<()> {
+    let setup = Setup::new(15)?.wal("mode: stream, receivers: [east, west], acknowledge: {}");
+    let setup = setup.cluster(|cluster| {
+        cluster.setting("max_replication_slots = 1").setting("max_slot_wal_keep_size = 1MB")
+    });
+    let mut world = setup.start()?;
+    ensure!(line(&world, "archive_command")?.is_empty(), "archive_command is asked for");
+    says(&world, "replication", "pass", "postgres may receive")?;
+    says(&world, "max_wal_senders", "pass", "2 are still to come")?;
+    says(&world, "max_replication_slots", "fail", "2 are still to come")?;
+    says(&world, "receiver west", "warn", "no slot")?;
+    says(&world, "synchronous_standby_names", "warn", "ANY 1")?;
+
+    let west = receiver(&mut world, WEST)?;
+    acknowledge(&world, &[])?;
+    says(&world, "receiver west", "pass", "streaming")?;
+    says(&world, "synchronous_standby_names", "pass", "ANY 1")?;
+    says(&world, "synchronous_commit", "pass", "on")?;
+    acknowledge(&world, &["--undo"])?;
+
+    // It stays away for too long.
+    drop(west);
+    gone(&mut world, WEST)?;
+    for _ in 0..3 {
+        world.source.psql("CREATE TABLE t (n int); DROP TABLE t; SELECT pg_switch_wal()")?;
+    }
+    world.source.psql("CHECKPOINT")?;
+    says(&world, "receiver west", "fail", "is lost")?;
+
+    // pg_hba.conf lets nobody replicate any more.
+    let rules = world.source.data().join("pg_hba.conf");
+    let text = fs::read_to_string(&rules)?;
+    let kept = text.lines().filter(|line| !line.contains("replication"));
+    fs::write(&rules, kept.collect::<Vec<_>>().join("\n") + "\n")?;
+    world.source.psql("SELECT pg_reload_conf()")?;
+    world.wait_until("the rules", || Ok(line(&world, "replication")?.contains("fail")))?;
+    says(&world, "replication", "fail", "pg_hba.conf")
+}
+
+fn live(world: &World) -> Result<Value> {
+    Ok(world.run(&["wal", "status", DATABASE, "--json"])?.json()?["result"]["live"].clone())
+}
+
+#[test]
+fn pg15_status_says_what_would_be_lost_now_and_never_guesses() -> Result<()> {
+    let mut world = start("east, west")?;
+    world.source.psql("CREATE TABLE t (n int)")?;
+    world.backup()?;
+    let now = live(&world)?;
+    ensure!(now["receivers"][1]["slot"] == "inactive", "{now}");
+    ensure!(now["rpo_promised"] == false, "{now}");
+    ensure!(now["rpo_reason"].as_str().is_some_and(|why| why.contains("wait for nobody")), "{now}");
+
+    let mut west = receiver(&mut world, WEST)?;
+    acknowledge(&world, &[])?;
+    world.source.psql("INSERT INTO t VALUES (1)")?;
+    let now = live(&world)?;
+    ensure!(now["rpo_promised"] == true && now["rpo_seconds"] == 0.0, "{now}");
+    let reason = now["rpo_reason"].as_str().unwrap_or_default();
+    ensure!(reason.contains("west has acknowledged up to"), "{now}");
+    ensure!(now["receivers"][1]["sync_state"] == "quorum", "{now}");
+    ensure!(now["receivers"][1]["durable_lsn"].is_string(), "{now}");
+
+    // A role that does not wait breaks the promise, and so does who bears the name.
+    world.source.psql("CREATE ROLE batch; ALTER ROLE batch SET synchronous_commit = off")?;
+    ensure!(live(&world)?["rpo_promised"] == false);
+    world.source.psql("ALTER ROLE batch RESET ALL")?;
+    let impostor = receive(&mut world, WEST, None)?;
+    let now = live(&world)?;
+    ensure!(
+        now["rpo_promised"] == false && now["receivers"][1]["impostors"][0].is_string(),
+        "{now}"
+    );
+    drop(impostor);
+
+    ensure!(west.is_running()?);
+    drop(west);
+    world.source.wait_for("SELECT count(*) FROM pg_stat_replication", "0")?;
+    let now = live(&world)?;
+    ensure!(now["rpo_promised"] == false && now["receivers"][1]["state"].is_null(), "{now}");
+
+    world.source.kill9()?;
+    let now = live(&world)?;
+    ensure!(now["unanswered"].is_string() && now["rpo_seconds"].is_null(), "{now}");
+    ensure!(now["rpo_reason"] == "not known: the server does not answer", "{now}");
+    Ok(())
+}
+
+/// Streams, and archives nothing; its old WAL goes at the next checkpoint.
+fn streaming(receivers: &str, keep: &str) -> Result<World> {
+    Setup::new(15)?
+        .wal(&format!("mode: stream, receivers: [{receivers}], flush_every: 500ms"))
+        .archive_command("true")
+        .cluster(|cluster| cluster.setting(format!("max_slot_wal_keep_size = {keep}")))
+        .cluster(|cluster| cluster.setting("min_wal_size = 32MB").setting("max_wal_size = 64MB"))
+        .start()
+}
+
+/// Fills segments and lets the server drop what nobody keeps.
+fn churn(world: &World) -> Result<()> {
+    for _ in 0..4 {
+        world.source.psql(
+            "CREATE TABLE churn AS SELECT generate_series(1, 1000) AS n; DROP TABLE churn;
+             SELECT pg_switch_wal()",
+        )?;
+    }
+    world.source.psql("CHECKPOINT; CHECKPOINT")?;
+    Ok(())
+}
+
+#[test]
+fn pg15_a_backup_without_a_receiver_brings_its_wal_and_no_gap_follows() -> Result<()> {
+    let mut world = streaming("east, west", "-1")?;
+    ledger::create(&world.source)?;
+    let point = ledger::append(&world.source)?;
+    let finished = world.ok(&["backup", DATABASE])?;
+    ensure!(finished.stderr.contains("brought its"), "{finished}");
+    let slots = "SELECT string_agg(slot_name, ' ' ORDER BY slot_name) FROM pg_replication_slots
+                 WHERE restart_lsn IS NOT NULL";
+    ensure!(world.source.psql(slots)? == format!("{EAST} {WEST}"));
+    for region in ["east", "west"] {
+        let mut copy = restore(&world, region, region, &["--immediate"])?;
+        promote(&mut copy)?;
+        ledger::is_at(&copy, &point)?;
+    }
+
+    // A receiver that comes later finds everything since.
+    churn(&world)?;
+    let last = ledger::append(&world.source)?;
+    let receiver = world.spawn(&["wal", "receive", DATABASE])?;
+    world.source.wait_for(
+        &format!(
+            "SELECT count(*) FROM pg_stat_replication
+             WHERE application_name = '{EAST}' AND flush_lsn >= '{}'",
+            last.lsn
+        ),
+        "1",
+    )?;
+    receiver.signal(nix::sys::signal::Signal::SIGTERM)?;
+    receiver.wait(PATIENCE)?.success()?;
+    let status = world.run(&["wal", "status", DATABASE, "--json"])?.json()?;
+    let east = &status["result"]["incarnations"][0]["regions"][0];
+    ensure!(east["region"] == "east" && east["gaps"] == serde_json::json!([]), "{status}");
+    let mut copy = restore(&world, "east", "latest", &["--latest"])?;
+    promote(&mut copy)?;
+    ledger::is_at(&copy, &last)?;
+    Ok(())
+}
+
+#[test]
+fn pg15_a_backup_beside_a_receiver_waits_for_it() -> Result<()> {
+    let mut world = streaming("east", "-1")?;
+    ledger::create(&world.source)?;
+    let _receiver = world.spawn(&["wal", "receive", DATABASE])?;
+    world.source.wait_for("SELECT count(*) FROM pg_replication_slots WHERE active", "1")?;
+    let point = ledger::append(&world.source)?;
+    let finished = world.ok(&["backup", DATABASE])?;
+    ensure!(!finished.stderr.contains("brought its"), "{finished}");
+    // West has no receiver, and has what the backup needs all the same.
+    let mut copy = restore(&world, "west", "west", &["--immediate"])?;
+    promote(&mut copy)?;
+    ledger::is_at(&copy, &point)?;
+    Ok(())
+}
+
+#[test]
+fn pg15_a_backup_makes_a_lost_slot_anew() -> Result<()> {
+    let world = streaming("east", "32MB")?;
+    world.ok(&["backup", DATABASE])?;
+    churn(&world)?;
+    let state = format!("SELECT wal_status FROM pg_replication_slots WHERE slot_name = '{EAST}'");
+    ensure!(world.source.psql(&state)? == "lost", "the slot is not lost");
+    let finished = world.ok(&["backup", DATABASE])?;
+    ensure!(finished.stderr.contains("made anew"), "{finished}");
+    ensure!(world.source.psql(&state)? != "lost");
     Ok(())
 }

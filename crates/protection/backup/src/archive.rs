@@ -4,9 +4,11 @@ use std::time::Duration;
 
 use lifeboat_repository::manifest::WalSpan;
 use lifeboat_repository::regions::Regions;
-use lifeboat_telemetry::Outcome;
+use lifeboat_telemetry::{Code, Failure, Outcome};
+use lifeboat_wal::Needed;
 
 use crate::open::Opened;
+use crate::receivers;
 use crate::run::{BackupContext, BackupRequest};
 use crate::source::{Source, switch_wal};
 
@@ -32,34 +34,54 @@ pub fn wait_for_wal(
             );
         }
     }
-    let needed = lifeboat_wal::Needed {
+    let needed = Needed {
         timeline: wal.timeline,
         start: wal.start,
         stop: wal.stop,
         segment_size: control.wal_segment_size,
     };
-    let stream = context.stream.keys.stream();
-    let deadline = request.wal_deadline;
+    // A standby's own segments are not closed by this backup: there, only receivers help.
+    let alone = !request.receivers.is_empty() && !source.facts().in_recovery;
+    if alone && !receivers::is_running(request, context, source)? {
+        receivers::bring(request, context, regions, source, needed)?;
+    } else {
+        match wait(request, context, regions, source, needed) {
+            Err(failure) if alone && failure.code() == Code::WalNotArchived => {
+                context.reporter.warn(format!("the receivers do not bring it: {failure}"));
+                receivers::bring(request, context, regions, source, needed)?;
+            }
+            waited => waited?,
+        }
+    }
+    lifeboat_wal::bring_to_all(context.blocking, regions, context.stream.keys.stream(), needed)
+}
+
+fn wait(
+    request: &BackupRequest,
+    context: &BackupContext<'_>,
+    regions: &Regions,
+    source: &Source,
+    needed: Needed,
+) -> Outcome<()> {
     let mut watch = Watch::default();
     lifeboat_wal::wait_until_archived(
         context.environment,
         context.blocking,
         regions,
-        stream,
+        context.stream.keys.stream(),
         needed,
-        deadline,
+        request.wal_deadline,
         || {
-            watch.look(context, source);
-            context.cancel.check()
+            context.cancel.check()?;
+            watch.look(request, context, source)
         },
-    )?;
-    lifeboat_wal::bring_to_all(context.blocking, regions, stream, needed)
+    )
 }
 
 /// How often the archiver is asked how it does.
 const WATCH_EVERY: Duration = Duration::from_secs(2);
 
-/// Says at once when the archiver fails, instead of letting a person wait for the deadline.
+/// Says at once when nobody brings the WAL, instead of letting a person wait for the deadline.
 #[derive(Default)]
 struct Watch {
     looked: Option<Duration>,
@@ -67,19 +89,35 @@ struct Watch {
 }
 
 impl Watch {
-    fn look(&mut self, context: &BackupContext<'_>, source: &Source) {
+    fn look(
+        &mut self,
+        request: &BackupRequest,
+        context: &BackupContext<'_>,
+        source: &Source,
+    ) -> Outcome<()> {
         let now = context.environment.clock().elapsed();
         if self.looked.is_some_and(|looked| now.saturating_sub(looked) < WATCH_EVERY) {
-            return;
+            return Ok(());
         }
         self.looked = Some(now);
+        if !request.archiving {
+            if !source.facts().in_recovery && !receivers::is_running(request, context, source)? {
+                let message = "no receiver runs any more";
+                return Err(Failure::new(Code::WalNotArchived, message));
+            }
+            return Ok(());
+        }
         // A server that does not answer now is found out by the steps that need it.
-        let Ok(Some(failed)) = context.blocking.run(source.failing_segment()) else { return };
+        let Ok(Some(failed)) = context.blocking.run(source.failing_segment()) else {
+            return Ok(());
+        };
         if self.told.as_ref() != Some(&failed) {
             context.reporter.warn(format!(
-                "PostgreSQL cannot archive {failed}: see the server's log for what archive_command said",
+                "PostgreSQL cannot archive {failed}: see the server's log for what archive_command \
+                 said",
             ));
             self.told = Some(failed);
         }
+        Ok(())
     }
 }

@@ -12,6 +12,7 @@ mod frames;
 mod open;
 mod outside;
 mod read;
+mod receivers;
 mod run;
 mod schedule;
 mod session;

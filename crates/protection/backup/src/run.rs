@@ -17,7 +17,7 @@ use crate::contents::{Contents, Files};
 use crate::open::Opened;
 use crate::source::Stopped;
 use crate::upload::Stored;
-use crate::{archive, contents, describe, finish, open, session};
+use crate::{archive, contents, describe, finish, open, receivers, session};
 
 /// What to back up, and how.
 #[derive(Debug, Clone)]
@@ -42,6 +42,8 @@ pub struct BackupRequest {
     pub rate_limit: Option<u64>,
     /// Whether WAL comes by `archive_command`.
     pub archiving: bool,
+    /// The slots of the receivers that bring it else.
+    pub receivers: Vec<String>,
     /// How long to wait for the WAL of the backup.
     pub wal_deadline: Duration,
     /// Where the lock of this database lies.
@@ -94,6 +96,7 @@ pub fn run(
     let began = context.environment.clock().elapsed();
     let _lock = open::lock(request)?;
     let opened = open::source(request, context, regions)?;
+    receivers::keep_wal(request, context, &opened.source)?;
     let name = claim(request, context, regions)?;
     context.hit("backup.claimed")?;
 

@@ -27,8 +27,12 @@ pub struct Sender {
     pub flushed: Option<Lsn>,
     /// Seconds since its last reply, by its clock and the server's.
     pub reply_age_seconds: Option<f64>,
+    /// Seconds between the server's own flush and the receiver's, as measured last.
+    pub lag_seconds: Option<f64>,
     /// The slot that it uses.
     pub slot: Option<String>,
+    /// Whether its connection is encrypted; `None` if this role may not see it.
+    pub encrypted: Option<bool>,
 }
 
 impl Sender {
@@ -40,6 +44,17 @@ impl Sender {
     /// Whether the server counts it for commits that wait.
     pub fn is_synchronous(&self) -> bool {
         self.is_streaming() && matches!(self.sync_state.as_deref(), Some("sync" | "quorum"))
+    }
+
+    /// Seconds since its last reply; clocks that disagree never make it negative.
+    pub fn silence(&self) -> Option<f64> {
+        self.reply_age_seconds.map(|age| age.max(0.0))
+    }
+
+    /// Whether its WAL leaves the server's host.
+    pub fn is_remote(&self) -> bool {
+        let address = self.address.as_deref();
+        address.is_some_and(|address| address != "::1" && !address.starts_with("127."))
     }
 
     /// Who it is, for people.
@@ -80,8 +95,10 @@ impl Slot {
 const SENDERS: &str = "
     SELECT r.pid, coalesce(r.usename::text, ''), coalesce(r.application_name, ''),
            host(r.client_addr), r.state, r.sync_state, r.write_lsn::text, r.flush_lsn::text,
-           extract(epoch FROM clock_timestamp() - r.reply_time)::float8, s.slot_name::text
+           extract(epoch FROM clock_timestamp() - r.reply_time)::float8, s.slot_name::text, t.ssl,
+           extract(epoch FROM r.flush_lag)::float8
     FROM pg_stat_replication r LEFT JOIN pg_replication_slots s ON s.active_pid = r.pid
+         LEFT JOIN pg_stat_ssl t ON t.pid = r.pid
     ORDER BY r.pid";
 
 /// Everybody who receives now.
@@ -100,6 +117,8 @@ pub async fn senders(connection: &Connection) -> Outcome<Vec<Sender>> {
             flushed: lsn(row, 7),
             reply_age_seconds: row.get(8),
             slot: row.get(9),
+            encrypted: row.get(10),
+            lag_seconds: row.get(11),
         })
         .collect())
 }

@@ -69,6 +69,20 @@ pub struct Standing {
     pub slot: Option<Slot>,
 }
 
+impl Wish<'_> {
+    /// The regions whose receivers count.
+    pub fn remote(&self) -> impl Iterator<Item = &RegionName> {
+        self.receivers.iter().filter(|region| *region != self.writes)
+    }
+
+    /// The rule that the spec asks for; `None` if no commit shall wait.
+    pub fn rule(&self) -> Option<Rule> {
+        let needed = usize::from(self.acknowledge.remote);
+        let names = self.remote().map(|region| receiver_name(self.id, region));
+        (needed > 0).then(|| Rule::any(needed, names))
+    }
+}
+
 impl Standing {
     /// Looks for the receiver of a region.
     pub fn find(id: &DatabaseId, region: &RegionName, senders: &[Sender], slots: &[Slot]) -> Self {
@@ -141,12 +155,11 @@ impl Plan {
     /// What the spec asks for.
     pub fn set(wish: &Wish<'_>, survey: &Survey, memory: Option<&Memory>) -> Self {
         let needed = usize::from(wish.acknowledge.remote);
-        let remote = wish.receivers.iter().filter(|region| *region != wish.writes);
-        let receivers: Vec<Standing> = remote
+        let receivers: Vec<Standing> = wish
+            .remote()
             .map(|region| Standing::find(wish.id, region, &survey.senders, &survey.slots))
             .collect();
-        let names = receivers.iter().map(|one| one.name.clone());
-        let rule = (needed > 0).then(|| Rule::any(needed, names));
+        let rule = wish.rule();
         let before = survey.names.value.clone();
         let after = rule.as_ref().map(ToString::to_string).unwrap_or_default();
         let old = Rule::parse(&before);

@@ -1,5 +1,6 @@
 //! What the writing server says before anything is changed.
 
+use jiff::Timestamp;
 use lifeboat_model::Lsn;
 use lifeboat_telemetry::{Code, Failure, Outcome};
 
@@ -29,6 +30,8 @@ pub struct Survey {
     pub slots: Vec<Slot>,
     /// The end of the server's own durable WAL.
     pub flushed: Lsn,
+    /// The time, by the server's clock.
+    pub now: Timestamp,
 }
 
 /// A setting, and where it comes from.
@@ -113,7 +116,8 @@ const OVERRIDES: &str = "
     ORDER BY 1";
 
 const SESSIONS: &str = "
-    SELECT count(*), count(*) FILTER (WHERE wait_event = 'SyncRep')
+    SELECT count(*), count(*) FILTER (WHERE wait_event = 'SyncRep'),
+           (extract(epoch FROM clock_timestamp()) * 1000000)::int8
     FROM pg_stat_activity WHERE backend_type = 'client backend' AND pid <> pg_backend_pid()";
 
 const IDENTITY: &str = "SELECT system_identifier::text FROM pg_control_system()";
@@ -138,6 +142,7 @@ impl Survey {
             senders: senders(connection).await?,
             slots: slots(connection).await?,
             flushed: flushed_here(connection).await?,
+            now: Timestamp::from_microsecond(sessions.get(2)).unwrap_or_default(),
         })
     }
 }

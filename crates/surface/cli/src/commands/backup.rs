@@ -11,6 +11,7 @@ use lifeboat_model::spec::{Database, PostgresNode, WalMode};
 use lifeboat_model::{Compression, DatabaseId};
 use lifeboat_objects::Blocking;
 use lifeboat_telemetry::{Code, Failure, Outcome, bytes, duration, rate};
+use lifeboat_wal::receiver_name;
 use schemars::JsonSchema;
 use serde::Serialize;
 
@@ -176,6 +177,13 @@ fn request(
         workers: settings.workers.map_or_else(processors, usize::from),
         rate_limit: settings.rate_limit.map(|limit| limit.0),
         archiving: database.wal.mode == WalMode::Archive,
+        receivers: match database.wal.mode {
+            WalMode::Archive => Vec::new(),
+            WalMode::Stream => {
+                let regions = database.wal.receivers.iter();
+                regions.map(|region| receiver_name(id, region)).collect()
+            }
+        },
         wal_deadline: WAL_DEADLINE,
         state: site.state.clone(),
     })

@@ -4,9 +4,11 @@ mod host;
 mod line;
 mod postgres;
 mod repositories;
+mod streaming;
 
 use std::path::PathBuf;
 
+use lifeboat_model::spec::WalMode;
 use lifeboat_model::{Finding, Severity, Spec};
 use lifeboat_objects::Blocking;
 use lifeboat_telemetry::{Code, Failure, Outcome};
@@ -147,6 +149,9 @@ pub fn run(args: &Args, context: &Context) -> Outcome<Checked> {
         context.cancel.check()?;
         context.reporter.note(format!("checking {id}"));
         postgres::check(&site, &access, (&id, database), &mut lines);
+        if database.wal.mode == WalMode::Stream {
+            streaming::check(&site, &access, (&id, database), &mut lines);
+        }
     }
     checked.lines = lines.finish();
     checked.failure = judge(&checked, args.strict);

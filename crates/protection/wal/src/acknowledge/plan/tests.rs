@@ -19,7 +19,9 @@ fn sender(pid: i32, name: &str, slot: Option<&str>) -> Sender {
         written: None,
         flushed: None,
         reply_age_seconds: None,
+        lag_seconds: None,
         slot: slot.map(str::to_owned),
+        encrypted: Some(true),
     }
 }
 
@@ -50,6 +52,7 @@ fn survey(value: &str, senders: Vec<Sender>) -> Survey {
         senders,
         slots: vec![slot(WEST), slot(NORTH)],
         flushed: Lsn(0x300_0000),
+        now: jiff::Timestamp::UNIX_EPOCH,
     }
 }
 

@@ -1,9 +1,13 @@
-//! `lifeboat wal status`: what can be recovered, computed from the repositories alone.
+//! `lifeboat wal status`: what can be recovered, computed from the repositories alone; of a database
+//! in stream mode also who receives at this moment.
+
+mod live;
 
 use std::collections::{BTreeMap, BTreeSet};
 
 use jiff::Timestamp;
 use lifeboat_model::DatabaseId;
+use lifeboat_model::spec::WalMode;
 use lifeboat_objects::Blocking;
 use lifeboat_telemetry::{Code, Failure, Outcome};
 use lifeboat_wal::status::{Gap, Lag, RegionWindow, Span, TimelineLine, Window, recoverability};
@@ -15,12 +19,15 @@ use crate::context::Context;
 use crate::keyring::Keyring;
 use crate::output::{Mark, Report, emphasis, moment, strong};
 use crate::site::Site;
+use live::Live;
 
 /// Show to which moments a database can be restored, and what is missing
 ///
 /// Computed from the objects in the repositories, never from what was noted elsewhere: spans of
-/// recovery points, gaps in the WAL, and what one region has and another lacks. Exit code 3 if WAL
-/// is missing everywhere, 5 if a region lacks what another one has or does not answer.
+/// recovery points, gaps in the WAL, and what one region has and another lacks. Of a database in
+/// stream mode also what the server that writes says now: each receiver, and what would be lost if
+/// its region were lost. Exit code 3 if WAL is missing everywhere, 5 if a region lacks what another
+/// one has or does not answer.
 #[derive(Debug, clap::Args)]
 #[command(after_long_help = "Examples:
   lifeboat wal status
@@ -41,6 +48,8 @@ pub struct Status {
     incarnations: Vec<Incarnation>,
     /// Regions that did not answer, and why.
     unreachable: BTreeMap<String, String>,
+    /// Who receives at this moment; null if WAL is not streamed.
+    live: Option<Live>,
     #[serde(skip)]
     failure: Option<Failure>,
 }
@@ -223,6 +232,7 @@ impl Report for Status {
                 text.push_str(&region.text());
             }
         }
+        text.extend(self.live.as_ref().map(Live::text));
         for (region, why) in &self.unreachable {
             text.push_str(&format!("  {}: {} {why}\n", region, Mark::Unknown.paint("NOT TESTED")));
         }
@@ -239,10 +249,11 @@ pub fn run(args: &Args, context: &Context) -> Outcome<Status> {
     let site = Site::open(context)?;
     let blocking = Blocking::new()?;
     let access = site.access(&blocking);
-    let (id, _) = site.database(args.database.as_ref())?;
+    let (id, database) = site.database(args.database.as_ref())?;
     let regions = access.regions()?;
     let mut keys = Keyring::new(&access, &regions, &id);
     let mut found = Vec::new();
+    let mut newest = Vec::new();
     let mut unreachable = BTreeMap::new();
     let mut failure = None;
     for binding in incarnations::of(&access, &regions, &id.to_string())? {
@@ -252,6 +263,7 @@ pub fn run(args: &Args, context: &Context) -> Outcome<Status> {
         // What the incarnation that writes lacks matters most.
         failure = judge(&window);
         unreachable.extend(window.unreachable);
+        newest.clone_from(&window.regions);
         found.push(Incarnation {
             incarnation: binding.body.incarnation.0,
             system_identifier: binding.body.system_identifier.to_string(),
@@ -263,8 +275,10 @@ pub fn run(args: &Args, context: &Context) -> Outcome<Status> {
         return Err(Failure::new(Code::NoBackup, format!("nothing was ever stored of {id}"))
             .hint(format!("Take a backup: `lifeboat backup {id}`.")));
     }
+    let streams = database.wal.mode == WalMode::Stream;
+    let live = streams.then(|| live::ask(&site, &access, (&id, database), &newest));
     let failure = failure.or_else(|| regions.partial());
-    Ok(Status { database: id.to_string(), incarnations: found, unreachable, failure })
+    Ok(Status { database: id.to_string(), incarnations: found, unreachable, live, failure })
 }
 
 /// WAL that no region has is damage; what only some have is a matter of copying.

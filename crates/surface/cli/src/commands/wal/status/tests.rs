@@ -9,6 +9,8 @@ fn gap(first: &str, last: &str) -> Gap {
 
 fn region(gaps: Vec<Gap>, lag: Vec<Gap>, problems: &[&str]) -> RegionWindow {
     RegionWindow {
+        shipped: None,
+        receivers: vec![],
         region: "east".to_owned(),
         spans: Vec::new(),
         gaps,
