@@ -11,7 +11,7 @@ use lifeboat_repository::binding::Binding;
 use lifeboat_repository::enroll::newest_binding;
 use lifeboat_repository::keys::WalReadKey;
 use lifeboat_repository::regions::Regions;
-use lifeboat_telemetry::{Code, Failure, Outcome};
+use lifeboat_telemetry::{Code, Failure, Kind, Outcome};
 use lifeboat_wal::plan::RecoveryPlan;
 
 use crate::context::Context;
@@ -98,12 +98,18 @@ fn open(access: &Access<'_>, region: &RegionName) -> Outcome<Regions> {
 
 /// What keeps a standby waiting instead of ending it: it asks again.
 fn not_now(failure: Failure) -> Failure {
-    match failure.code() {
-        Code::StoreUnavailable | Code::StoreDenied | Code::RepositoryMissing => {
-            Failure::new(Code::WalAbsent, format!("not available now: {failure}"))
-        }
-        _ => failure,
+    let of_store = matches!(
+        failure.code(),
+        Code::StoreUnavailable
+            | Code::StoreDenied
+            | Code::RepositoryMissing
+            | Code::FormatUnreadable
+    );
+    // One damaged answer must not end it either.
+    if of_store || failure.kind() == Kind::Damage {
+        return Failure::new(Code::WalAbsent, format!("not available now: {failure}"));
     }
+    failure
 }
 
 /// Opens a slot once and leaves the key, so that later calls need no secret.
