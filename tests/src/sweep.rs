@@ -112,7 +112,10 @@ impl Sweep<'_> {
         let mut tally = Tally::default();
         let cases = cases::of(&calls, self.extent);
         let count = cases.len();
-        for case in cases {
+        for (number, case) in cases.into_iter().enumerate() {
+            if number % 100 == 99 {
+                eprintln!("{}: {number} of {count}", self.name);
+            }
             clouds.rewind(&start, self.stays)?;
             case.arm(&clouds.proxies);
             let ended = Ended { finished: command(clouds)?, lied_to: case.lies() };
