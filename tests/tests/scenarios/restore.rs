@@ -152,13 +152,22 @@ fn pg15_the_incarnation_that_is_read_is_named_where_it_is_not_the_plain_one() ->
     // The newest binding lost in the only region that is left: its backups still say whose it is.
     let bindings = world.repository("east").join("bindings").join(DATABASE);
     fs::remove_file(bindings.join("00000002"))?;
-    fs::rename(world.repository("west"), world.scratch.join("west-away"))?;
-    let finished = attempt(&world, "east", "unbound", &["--latest"])?.success()?;
+    let away = world.scratch.join("west-away");
+    fs::rename(world.repository("west"), &away)?;
+    let finished = attempt(&world, "east", "unbound", &["--latest", "--adopt"])?.expect_code(5)?;
     ensure!(finished.stdout.contains("no binding names incarnation"), "{finished}");
     let mut copy = Cluster::over(15, world.target("unbound"))?;
     verify(&mut copy)?;
     ledger::is_at(&copy, &point)?;
     let checked = world.refused(3, "LB3013", &["repo", "check"])?;
     ensure!(checked.stdout.contains("no binding names this stream"), "{checked}");
+    // The copy was adopted under a number that the other region does not have for another one.
+    ensure!(bindings.join("00000003").exists() && !bindings.join("00000002").exists());
+    fs::rename(&away, world.repository("west"))?;
+    let checked = world.refused(3, "LB3013", &["repo", "check"])?;
+    ensure!(checked.stdout.contains("00000002: missing here; west has it"), "{checked}");
+    let status = world.run(&["wal", "status", "--json"])?.json()?;
+    let known = status["result"]["incarnations"].as_array().context("no incarnations")?;
+    ensure!(known.len() == 3, "{status}");
     Ok(())
 }

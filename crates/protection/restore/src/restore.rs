@@ -135,8 +135,9 @@ fn mark(
     let marker =
         incarnation::Marker::new(&plan.database, control.system, Incarnation(incarnation), false);
     marker.write(target.path())?;
-    let written = target.read(incarnation::MARKER.as_bytes(), configuration::FILE_BYTES_MAX)?;
-    changed.remember(incarnation::MARKER, &written.unwrap_or_default());
+    // The grant of `--adopt` follows, and belongs to what the manifest tells of.
+    let left = incarnation::Marker { granted: plan.adopt, ..marker };
+    changed.remember(incarnation::MARKER, &left.encode()?);
     Ok(incarnation)
 }
 

@@ -71,11 +71,16 @@ impl Marker {
 
     /// Writes the marker durably, in one step, for the owner of the data directory.
     pub fn write(&self, data_directory: &Path) -> Outcome<()> {
+        durable::write(&data_directory.join(MARKER), &self.encode()?)
+    }
+
+    /// What the file holds.
+    pub fn encode(&self) -> Outcome<Vec<u8>> {
         let mut text = serde_json::to_vec_pretty(self).map_err(|error| {
             Failure::new(Code::Internal, "the marker cannot be encoded").because(error)
         })?;
         text.push(b'\n');
-        durable::write(&data_directory.join(MARKER), &text)
+        Ok(text)
     }
 }
 

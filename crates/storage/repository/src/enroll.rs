@@ -79,18 +79,21 @@ pub async fn bind(
         return Ok(writer_stream(secrets, &binding));
     }
     let incarnation = Incarnation::FIRST;
-    grant(environment, regions, secrets, database, (system_identifier, incarnation)).await
+    grant(environment, regions, secrets, database, (system_identifier, incarnation), 0).await
 }
 
-/// Grants an incarnation: from now on it alone may write; all earlier ones are refused.
+/// Grants an incarnation: from now on it alone may write; all earlier ones are refused. As many
+/// numbers as bindings are `lost` here stay free: a region that is away may have them.
 pub async fn grant(
     environment: &Environment,
     regions: &mut Regions,
     secrets: &VaultSecrets,
     database: &str,
     (system_identifier, incarnation): (u64, Incarnation),
+    lost: u32,
 ) -> Outcome<WriterStream> {
-    let number = newest_binding(regions, database).await?.map_or(1, |newest| newest.number + 1);
+    let newest = newest_binding(regions, database).await?;
+    let number = newest.map_or(1, |newest| newest.number + 1).saturating_add(lost);
     let body = BindingBody {
         database: database.to_owned(),
         system_identifier,

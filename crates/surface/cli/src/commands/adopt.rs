@@ -16,6 +16,7 @@ use lifeboat_wal::incarnation::Marker;
 use schemars::JsonSchema;
 use serde::Serialize;
 
+use crate::commands::incarnations;
 use crate::commands::key::enroll;
 use crate::context::Context;
 use crate::output::{Report, strong};
@@ -166,6 +167,9 @@ fn grant_incarnation(
         );
         return Ok((access.blocking.run(again)?, None));
     }
-    let granted = grant(access.environment, regions, secrets, database, (system, incarnation));
+    let lost = incarnations::unbound(access, regions, secrets, database)?.len();
+    let lost = u32::try_from(lost).unwrap_or_default();
+    let granted =
+        grant(access.environment, regions, secrets, database, (system, incarnation), lost);
     Ok((access.blocking.run(granted)?, Some(newest.body.incarnation.0)))
 }

@@ -1,4 +1,5 @@
-use lifeboat_model::Timeline;
+use lifeboat_model::{Lsn, Timeline};
+use lifeboat_wal::status::BackupLine;
 
 use super::*;
 
@@ -40,4 +41,21 @@ fn only_wal_that_no_region_has_is_lost() {
     assert_eq!(code(region(vec![outer], vec![inner], &[])), Some(Code::WalGap));
     assert_eq!(code(region(vec![], vec![outer], &[])), Some(Code::RegionSkipped));
     assert_eq!(code(region(vec![], vec![outer], &["x"])), Some(Code::RepositoryDamaged));
+}
+
+#[test]
+fn a_backup_that_no_region_has_the_wal_of_is_lost() {
+    let backup = |usable| BackupLine {
+        name: "00000001-00000001".to_owned(),
+        label: None,
+        timeline: Timeline(1),
+        start: Lsn(1),
+        stop: Lsn(2),
+        stopped_at: Timestamp::UNIX_EPOCH,
+        usable,
+    };
+    let with =
+        |usable| RegionWindow { backups: vec![backup(usable)], ..region(vec![], vec![], &[]) };
+    assert_eq!(code(with(true)), None);
+    assert_eq!(code(with(false)), Some(Code::WalGap));
 }
