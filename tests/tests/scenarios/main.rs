@@ -6,6 +6,7 @@ mod damage;
 mod disk_full;
 mod identity;
 mod killed;
+mod locate;
 mod odd;
 mod pitr;
 mod prune;

@@ -67,6 +67,7 @@ pub fn run(command: Command, context: &Context, output: Output) -> Outcome<u8> {
         Command::Wal(Wal::Receive(args)) => print(output, wal::receive::run(&args, context)),
         Command::Wal(Wal::Seal(args)) => print(output, wal::seal::run(&args, context)),
         Command::Wal(Wal::Status(args)) => print(output, wal::status::run(&args, context)),
+        Command::Wal(Wal::Locate(args)) => print(output, wal::locate::run(&args, context)),
         Command::Wal(Wal::Acknowledge(args)) => {
             print(output, wal::acknowledge::run(&args, context))
         }

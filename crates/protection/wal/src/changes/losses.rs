@@ -95,6 +95,11 @@ impl LossScan {
         Self { fewest_rows: fewest_rows.max(1), open: BTreeMap::new(), time: Timestamp::UNIX_EPOCH }
     }
 
+    /// The time of the last end of a transaction.
+    pub fn time(&self) -> Timestamp {
+        self.time
+    }
+
     /// Takes in the next record; gives what it lost to `found`.
     pub fn note(&mut self, record: &Record<'_>, mut found: impl FnMut(Loss)) {
         match &record.fact {

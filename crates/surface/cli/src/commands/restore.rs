@@ -2,7 +2,7 @@
 
 mod incarnation;
 mod report;
-mod target;
+pub mod target;
 
 use std::path::PathBuf;
 

@@ -2,6 +2,7 @@
 
 pub mod acknowledge;
 pub mod fetch;
+pub mod locate;
 pub mod prefetch;
 pub mod push;
 pub mod receive;
@@ -17,6 +18,7 @@ pub enum Wal {
     Receive(receive::Args),
     Seal(seal::Args),
     Status(status::Args),
+    Locate(locate::Args),
     Acknowledge(acknowledge::Args),
     Prefetch(prefetch::Args),
 }

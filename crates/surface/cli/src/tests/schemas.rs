@@ -39,6 +39,7 @@ fn documents() -> BTreeMap<String, Value> {
         document::<schema::SpecSchema>(),
         document::<wal::acknowledge::Acknowledged>(),
         document::<wal::fetch::Fetched>(),
+        document::<wal::locate::Located>(),
         document::<wal::prefetch::Prefetched>(),
         document::<wal::push::Pushed>(),
         document::<wal::receive::Received>(),
