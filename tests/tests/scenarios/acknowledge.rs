@@ -441,3 +441,60 @@ fn pg15_a_backup_makes_a_lost_slot_anew() -> Result<()> {
     ensure!(world.source.psql(&state)? != "lost");
     Ok(())
 }
+
+/// With receivers as they are: in the other region, over TCP.
+fn a_receiver_in_the_other_region_is_waited_for(major: u32) -> Result<()> {
+    let setup = Setup::new(major)?.cluster(|cluster| cluster.tcp()).archive_command("true");
+    let wal = "mode: stream, receivers: [east, west], acknowledge: { remote: 1 }";
+    let mut world = setup.wal(wal).start()?;
+    let address = format!(" sslmode=disable\", address: \"127.0.0.1:{}\"", world.source.port());
+    world.edit_spec(|text| {
+        text.replace("dbname=postgres\"", &format!("dbname=postgres{address}"))
+    })?;
+    world.source.psql("CREATE TABLE t (n int)")?;
+    let start = |world: &World, region: &str| {
+        world.lifeboat.spawn(world.arguments(region, &["wal", "receive", DATABASE]))
+    };
+    let _east = start(&world, "east")?;
+    let west = start(&world, "west")?;
+    let streaming = "SELECT count(*) FROM pg_stat_replication WHERE state = 'streaming'";
+    world.source.wait_for(streaming, "2")?;
+    world.backup()?;
+    let done = acknowledge(&world, &[])?;
+    ensure!(done["after"] == format!("ANY 1 (\"{WEST}\")").as_str(), "{done}");
+    world.source.psql("INSERT INTO t VALUES (1)")?;
+    let now = live(&world)?;
+    ensure!(now["rpo_promised"] == true && now["rpo_seconds"] == 0.0, "{now}");
+    ensure!(now["receivers"][1]["shipped_lsn"].is_string(), "{now}");
+    says(&world, "receiver west", "pass", "streaming")?;
+
+    // Dead, commits wait for it; back, they go on.
+    west.signal(nix::sys::signal::Signal::SIGKILL)?;
+    drop(west);
+    gone(&mut world, WEST)?;
+    let mut psql = world.source.installation().client_command("psql")?;
+    psql.args(["-X", "-d", &world.source.connection(), "-c", "INSERT INTO t VALUES (2)"]);
+    let mut waits = Running::spawn(&mut psql, None)?;
+    let waiting = "SELECT count(*) FROM pg_stat_activity WHERE wait_event = 'SyncRep'";
+    world.source.wait_for(waiting, "1")?;
+    ensure!(live(&world)?["rpo_promised"] == false && waits.is_running()?);
+    let _west = start(&world, "west")?;
+    waits.wait(PATIENCE)?.success()?;
+    ensure!(acknowledge(&world, &["--undo"])?["after"] == "");
+    Ok(())
+}
+
+#[test]
+fn pg13_a_receiver_in_the_other_region_is_waited_for() -> Result<()> {
+    a_receiver_in_the_other_region_is_waited_for(13)
+}
+
+#[test]
+fn pg15_a_receiver_in_the_other_region_is_waited_for() -> Result<()> {
+    a_receiver_in_the_other_region_is_waited_for(15)
+}
+
+#[test]
+fn pg18_a_receiver_in_the_other_region_is_waited_for() -> Result<()> {
+    a_receiver_in_the_other_region_is_waited_for(18)
+}

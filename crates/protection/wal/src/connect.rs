@@ -87,6 +87,11 @@ pub async fn connect_at(settings: &str, address: &str) -> Outcome<Connection> {
     open(config).await
 }
 
+/// The role that a connection string names, if it names one.
+pub fn role_of(settings: &str) -> Option<String> {
+    parse(settings).ok()?.get_user().map(str::to_owned)
+}
+
 fn parse(settings: &str) -> Outcome<Config> {
     settings.parse().map_err(|error: tokio_postgres::Error| {
         // The string may hold a password: only the parser's own words are repeated.

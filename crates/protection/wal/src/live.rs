@@ -132,7 +132,7 @@ fn broken_promise(
         return Err("the spec lets no commit wait for another region".to_owned());
     };
     let (id, receivers) = (question.id, question.receivers);
-    let wish = Wish { id, writes, receivers, acknowledge, replace: None };
+    let wish = Wish::new(id, writes, receivers, acknowledge);
     let needed = usize::from(acknowledge.remote);
     let names: Vec<String> = remote.iter().map(|one| one.standing.name.clone()).collect();
     let value = &survey.names.value;
@@ -184,3 +184,6 @@ fn commits_wait(survey: &Survey) -> Result<(), String> {
         None => Ok(()),
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -24,6 +24,10 @@ pub struct Wish<'a> {
     pub acknowledge: &'a Acknowledge,
     /// A value that Lifeboat did not set and may replace, as a person named it.
     pub replace: Option<&'a str>,
+    /// The role of the spec's `connection`, as which receivers log in.
+    pub role: Option<String>,
+    /// Hosts of the region that writes: a receiver that runs there dies with it.
+    pub hosts: Vec<String>,
 }
 
 /// What will be done.
@@ -69,7 +73,17 @@ pub struct Standing {
     pub slot: Option<Slot>,
 }
 
-impl Wish<'_> {
+impl<'a> Wish<'a> {
+    /// What the spec says, and nothing else.
+    pub fn new(
+        id: &'a DatabaseId,
+        writes: &'a RegionName,
+        receivers: &'a [RegionName],
+        acknowledge: &'a Acknowledge,
+    ) -> Self {
+        Self { id, writes, receivers, acknowledge, replace: None, role: None, hosts: Vec::new() }
+    }
+
     /// The regions whose receivers count.
     pub fn remote(&self) -> impl Iterator<Item = &RegionName> {
         self.receivers.iter().filter(|region| *region != self.writes)
@@ -172,6 +186,7 @@ impl Plan {
         names_are_distinct(&receivers, &mut remarks);
         no_impostor(&receivers, &mut remarks);
         enough(wish, needed, &receivers, &mut remarks);
+        strangers(wish, &receivers, &mut remarks);
         commits_wait(survey, needed, &mut remarks);
         what_follows(wish, survey, needed, &receivers, &mut remarks);
         Self { before, after, between, way: Way::Protect, receivers, remarks: remarks.0 }
@@ -297,6 +312,31 @@ fn no_impostor(receivers: &[Standing], remarks: &mut Remarks) {
     }
 }
 
+/// Who has the slot, and still may not be whom the spec means.
+fn strangers(wish: &Wish<'_>, receivers: &[Standing], remarks: &mut Remarks) {
+    for one in receivers {
+        let Some(sender) = &one.sender else { continue };
+        if let Some(role) = wish.role.as_ref().filter(|role| **role != sender.role) {
+            remarks.warn(
+                format!(
+                    "{} logged in as {}, and the spec's `connection` says {role}",
+                    one.name, sender.role
+                ),
+                format!("If it is not your receiver: SELECT pg_terminate_backend({}).", sender.pid),
+            );
+        }
+        let place = match sender.address.as_deref() {
+            None => "a socket of the server's own host",
+            Some(address) if wish.hosts.iter().any(|host| host == address) => address,
+            Some(_) => continue,
+        };
+        remarks.warn(
+            format!("{} connects from {place}, which is in {}", one.name, wish.writes),
+            format!("Whoever loses {} loses both: run it in {}.", wish.writes, one.region),
+        );
+    }
+}
+
 /// With too few receivers the next commit would wait for ever.
 fn enough(wish: &Wish<'_>, needed: usize, receivers: &[Standing], remarks: &mut Remarks) {
     let writes = wish.writes;
@@ -406,16 +446,6 @@ fn what_follows(
             format!("NOT PROTECTED YET: nothing acts on degrade_after: {after}"),
             "Commits wait as with `on_loss: block`, until somebody runs --undo.",
         );
-    }
-    for one in receivers {
-        if let Some(sender) = &one.sender
-            && sender.address.is_none()
-        {
-            remarks.warn(
-                format!("{} connects through a socket of the server's own host", one.name),
-                format!("Whoever loses that host loses both: run it in {}.", one.region),
-            );
-        }
     }
 }
 

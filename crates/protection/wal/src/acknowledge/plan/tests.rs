@@ -67,7 +67,12 @@ fn plan_with(
     let receivers: Vec<RegionName> = receivers.iter().map(|name| name.parse().unwrap()).collect();
     let writes = "east".parse().unwrap();
     let (id, writes) = (&id, &writes);
-    let wish = Wish { id, writes, receivers: &receivers, acknowledge: &acknowledge, replace };
+    let wish = Wish {
+        replace,
+        role: Some("replicator".to_owned()),
+        hosts: vec!["10.1.0.10".to_owned()],
+        ..Wish::new(id, writes, &receivers, &acknowledge)
+    };
     Plan::set(&wish, survey, memory)
 }
 
@@ -192,6 +197,21 @@ fn commits_that_would_not_wait_are_found() {
     let plan = plan(&["west"], &survey);
     warned(&plan, "role batch in database main has synchronous_commit = off (3 sessions now)");
     assert!(!plan.remarks.iter().any(|remark| remark.message.contains("role app")));
+}
+
+#[test]
+fn who_has_the_slot_and_may_be_somebody_else_is_named() {
+    let mut stranger = sender(1, WEST, Some(WEST));
+    stranger.role = "intern".to_owned();
+    let plan_of = |sender| plan(&["west"], &survey("", vec![sender]));
+    warned(&plan_of(stranger), "logged in as intern");
+    let mut beside = sender(1, WEST, Some(WEST));
+    beside.address = Some("10.1.0.10".to_owned());
+    warned(&plan_of(beside.clone()), "connects from 10.1.0.10, which is in east");
+    beside.address = None;
+    warned(&plan_of(beside), "a socket of the server's own host");
+    let known = plan_of(sender(1, WEST, Some(WEST)));
+    assert!(!known.remarks.iter().any(|remark| remark.weight == Weight::Warning));
 }
 
 #[test]

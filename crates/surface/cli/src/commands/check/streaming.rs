@@ -234,7 +234,7 @@ fn waiting(
     lines: &mut Lines,
 ) {
     const CHECK: &str = "synchronous_standby_names";
-    let wish = Wish { id, writes, receivers, acknowledge, replace: None };
+    let wish = Wish::new(id, writes, receivers, acknowledge);
     let wanted = wish.rule().map(|rule| rule.to_string()).unwrap_or_default();
     let found = &survey.names.value;
     let shown = |value: &str| match value {

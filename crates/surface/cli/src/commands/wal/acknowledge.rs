@@ -8,6 +8,7 @@ use lifeboat_objects::Blocking;
 use lifeboat_repository::access::Access;
 use lifeboat_telemetry::{Code, Failure, Outcome};
 use lifeboat_wal::acknowledge::{Change, Memory, Plan, Standing, Survey, Wish};
+use lifeboat_wal::connect::role_of;
 use lifeboat_wal::senders::{senders, slots};
 use lifeboat_wal::writing_server::{self, WritingServer};
 
@@ -110,13 +111,29 @@ impl Call<'_> {
             ));
         };
         let wish = Wish {
-            id: self.id,
-            writes: &self.server.region,
-            receivers: &wal.receivers,
-            acknowledge,
             replace,
+            role: self.role(),
+            hosts: self.hosts(),
+            ..Wish::new(self.id, &self.server.region, &wal.receivers, acknowledge)
         };
         Ok(Plan::set(&wish, survey, memory))
+    }
+
+    /// Receivers log in with the `connection` of the node that writes.
+    fn role(&self) -> Option<String> {
+        let node = self.database.nodes.get(&self.server.node)?;
+        role_of(&node.connection.resolve(&self.context.environment).ok()?)
+    }
+
+    /// Where the nodes of the region that writes run.
+    fn hosts(&self) -> Vec<String> {
+        let nodes = self.database.nodes_of(&self.server.region);
+        let addresses = nodes.filter_map(|(_, node)| {
+            let address = node.address.as_ref()?.resolve(&self.context.environment).ok()?;
+            let (host, _) = address.rsplit_once(':')?;
+            Some(host.trim_start_matches('[').trim_end_matches(']').to_owned())
+        });
+        addresses.chain(["127.0.0.1", "::1"].map(str::to_owned)).collect()
     }
 
     fn nothing_to_undo(&self, survey: &Survey) -> Failure {
