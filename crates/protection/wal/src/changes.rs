@@ -62,6 +62,7 @@
 
 mod blocks;
 mod code;
+mod collect;
 mod losses;
 mod map;
 mod relation;
@@ -72,6 +73,7 @@ use lifeboat_model::{Lsn, Timeline};
 use thiserror::Error;
 
 pub use blocks::{Blocks, Run};
+pub use collect::Collector;
 pub use losses::{Loss, LossKind, LossScan};
 pub use map::{Break, BreakKind, ChangeMap, Directory};
 pub use relation::{Changed, Relation};

@@ -104,8 +104,8 @@ impl TimeIndex {
         &self.points
     }
 
-    /// Where data was lost, in order. Of transactions that began before the span only a part is
-    /// known.
+    /// Where data was lost, in order. Of transactions that began before the first span of a
+    /// collector only a part is known.
     pub fn losses(&self) -> &[Loss] {
         &self.losses
     }
@@ -171,6 +171,12 @@ impl TimeIndex {
     pub fn finish(&mut self, to: Lsn, timeline: Timeline) {
         self.span.to = self.span.to.max(to);
         self.span.timeline = timeline;
+    }
+
+    /// The index of the span that follows, which knows of transactions at work.
+    pub(super) fn next(&mut self, from: Lsn, timeline: Timeline) -> Self {
+        let scan = std::mem::replace(&mut self.scan, LossScan::new(FEWEST_ROWS));
+        Self { scan, ..Self::starting(from, timeline) }
     }
 
     /// This index and that of the span that follows.

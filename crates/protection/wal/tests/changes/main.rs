@@ -9,7 +9,7 @@ use lifeboat_cluster::control::read;
 use lifeboat_cluster::wal::{Decoder, Record, RelationFile, Source};
 use lifeboat_environment::Environment;
 use lifeboat_model::{Lsn, SegmentName, Timeline};
-use lifeboat_wal::changes::ChangeMap;
+use lifeboat_wal::changes::{ChangeMap, Collector};
 
 mod losses;
 mod times;
@@ -35,44 +35,62 @@ fn control(data: &Path) -> ControlFile {
     read(data, &Environment::system()).unwrap()
 }
 
-/// Gives out the records of a stopped cluster that start at `from` or later and before `to`.
-fn records(data: &Path, from: Lsn, to: Lsn, mut each: impl FnMut(&Record<'_>)) {
+/// What WAL of a stopped cluster must agree with.
+fn source(data: &Path) -> Source {
     let control = control(data);
-    let source = Source {
+    Source {
         release: control.release,
         system: control.system,
         segment_size: control.wal_segment_size,
         block_size: control.wal_block_size,
         timeline: control.timeline,
-    };
-    let first = source.segment_size.number_of(from);
+    }
+}
+
+/// The WAL from the segment of `from` on, and where it starts.
+fn wal(data: &Path, from: Lsn) -> (Lsn, Vec<Vec<u8>>) {
+    let size = control(data).wal_segment_size;
     let mut segments = segments(data);
-    segments.retain(|(name, _)| name.number(source.segment_size) >= first);
-    let start = segments[0].0.start(source.segment_size).unwrap();
+    segments.retain(|(name, _)| name.number(size) >= size.number_of(from));
+    let start = segments[0].0.start(size).unwrap();
     assert!(start <= from, "{from} is not in the WAL any more");
-    let mut decoder = Decoder::new(source, start);
-    for (_, content) in segments {
-        for piece in content.chunks(100_003) {
-            if decoder.decoded() >= to {
-                return;
+    (start, segments.into_iter().map(|(_, content)| content).collect())
+}
+
+/// Gives out the records of a stopped cluster that start at `from` or later and before `to`.
+fn records(data: &Path, from: Lsn, to: Lsn, mut each: impl FnMut(&Record<'_>)) {
+    let (start, segments) = wal(data, from);
+    let mut decoder = Decoder::new(source(data), start);
+    for piece in segments.iter().flat_map(|content| content.chunks(100_003)) {
+        if decoder.decoded() >= to {
+            return;
+        }
+        let pushed = decoder.push(piece, |record| {
+            if record.lsn >= from && record.lsn < to {
+                each(record);
             }
-            let pushed = decoder.push(piece, |record| {
-                if record.lsn >= from && record.lsn < to {
-                    each(record);
-                }
-            });
-            if let Err(error) = pushed {
-                assert!(error.at >= to, "{error}");
-                return;
-            }
+        });
+        if let Err(error) = pushed {
+            assert!(error.at >= to, "{error}");
+            return;
         }
     }
 }
 
-/// The map of a span of a stopped cluster.
+/// The map of a span of a stopped cluster, merged from those of shorter spans, as a receiver cuts
+/// them.
 fn map(data: &Path, from: Lsn, to: Lsn) -> ChangeMap {
-    let mut map = ChangeMap::starting(from, TIMELINE);
-    records(data, from, to, |record| map.note(record));
+    let (start, segments) = wal(data, from);
+    let mut collector = Collector::new(source(data), start, from);
+    let mut maps = Vec::new();
+    let bytes: Vec<u8> = segments.concat();
+    let end = usize::try_from(to.distance_from(start)).unwrap();
+    for piece in bytes[..end].chunks(777_777) {
+        collector.push(piece).unwrap();
+        maps.push(collector.cut().0);
+    }
+    let mut map = maps.into_iter().reduce(|one, next| one.merge(next).unwrap()).unwrap();
+    // A page header may lie between the end of the last record and the next one.
     map.finish(to, TIMELINE);
     map
 }
