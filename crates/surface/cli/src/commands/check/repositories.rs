@@ -115,7 +115,7 @@ fn writable(access: &Access<'_>, store: &Store, lines: &mut Lines) {
 
 async fn touch(access: &Access<'_>, store: &Store) -> Outcome<jiff::Timestamp> {
     let number = access.environment.random().next_u64();
-    let key = Key::new(format!("probe-{number:016x}"))?;
+    let key = Key::new(format!("probe/{number:016x}"))?;
     store.create(&key, Bytes::from_static(b"lifeboat check")).await?;
     let found = store.stat(&key).await?;
     // Credentials that cannot delete are a virtue, not a failure.
