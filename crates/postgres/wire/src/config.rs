@@ -20,6 +20,8 @@ pub struct Config {
     pub address: Option<IpAddr>,
     /// The role.
     pub user: String,
+    /// The database: for sessions that run SQL. A replication session has none.
+    pub database: Option<String>,
     /// Its password.
     pub password: Option<Password>,
     /// What the server may ask of us.
@@ -44,6 +46,7 @@ impl Config {
             port: 5432,
             address: None,
             user: user.into(),
+            database: None,
             password: None,
             methods: Methods::default(),
             tls: Tls::default(),
@@ -82,7 +85,8 @@ impl Password {
         Self(text.into())
     }
 
-    pub(crate) fn as_bytes(&self) -> &[u8] {
+    /// Its bytes, for a library that logs in.
+    pub fn as_bytes(&self) -> &[u8] {
         self.0.as_bytes()
     }
 }

@@ -19,20 +19,21 @@ impl Stream {
 
     /// What comes next. It waits as long as the server is silent, loses nothing when it is
     /// dropped, and sends what [`Stream::status`] left over. After [`Event::EndOfTimeline`]
-    /// comes [`Stream::finish`], after [`Event::Shutdown`] and after errors nothing.
+    /// comes [`Stream::finish`]; after [`Event::Shutdown`] and after errors come no more events.
     pub async fn next(&mut self) -> Result<Event, Error> {
         if self.ended {
             return Err(Error::Busy);
         }
         let event = match self.first.take() {
-            Some(event) => event,
-            None => match self.connection.step().await? {
-                Step::Event(event) => event,
-                _ => return Err(Error::protocol("something else than a stream came")),
-            },
+            Some(event) => Ok(event),
+            None => self.connection.step().await.and_then(|step| match step {
+                Step::Event(event) => Ok(event),
+                _ => Err(Error::protocol("something else than a stream came")),
+            }),
         };
-        self.ended = matches!(event, Event::EndOfTimeline(_) | Event::Shutdown);
-        Ok(event)
+        // Nothing follows, and nobody shall wait for it.
+        self.ended = matches!(event, Err(_) | Ok(Event::EndOfTimeline(_) | Event::Shutdown));
+        event
     }
 
     /// Tells the server how far we are. It never waits: what the socket does not take at once goes
@@ -43,8 +44,9 @@ impl Stream {
         link.send_now(protocol).await
     }
 
-    /// The connection, for the next command: after the end of a timeline, or in the middle of it.
-    /// What the server sends until it stops is thrown away.
+    /// The connection, for the next command: after the end of a timeline, after a refusal of the
+    /// server that was no farewell, or in the middle of a stream. What the server sends until it
+    /// stops is thrown away.
     pub async fn finish(mut self) -> Result<Connection, Error> {
         let (_, protocol, _) = self.connection.parts();
         protocol.stop();

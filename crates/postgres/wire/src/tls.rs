@@ -33,7 +33,7 @@ pub(crate) async fn encrypt(
 ) -> Result<(TlsStream<TcpStream>, Option<Vec<u8>>), Error> {
     let name = ServerName::try_from(host.to_owned())
         .map_err(|_| Error::Tls("the host's name cannot stand in a certificate".into()))?;
-    let connector = TlsConnector::from(Arc::new(client_config(tls)?));
+    let connector = TlsConnector::from(Arc::new(tls.client_config()?));
     let stream = connector.connect(name, socket).await.map_err(handshake_failed)?;
     let certificate = stream.get_ref().1.peer_certificates().and_then(|chain| chain.first());
     let digest = certificate.and_then(|certificate| channel_binding_digest(certificate));
@@ -47,20 +47,23 @@ fn handshake_failed(source: io::Error) -> Error {
     }
 }
 
-fn client_config(tls: &Tls) -> Result<ClientConfig, Error> {
-    let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
-    let verifier = Verifier::new(tls, &provider)?;
-    let config = ClientConfig::builder_with_provider(provider)
-        .with_safe_default_protocol_versions()
-        .map_err(unusable)?
-        .dangerous()
-        .with_custom_certificate_verifier(Arc::new(verifier));
-    match &tls.identity {
-        Some(identity) => {
-            let (chain, key) = read_identity(identity)?;
-            config.with_client_auth_cert(chain, key).map_err(unusable)
+impl Tls {
+    /// As rustls takes it: replication and SQL sessions believe the same servers.
+    pub fn client_config(&self) -> Result<ClientConfig, Error> {
+        let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
+        let verifier = Verifier::new(self, &provider)?;
+        let config = ClientConfig::builder_with_provider(provider)
+            .with_safe_default_protocol_versions()
+            .map_err(unusable)?
+            .dangerous()
+            .with_custom_certificate_verifier(Arc::new(verifier));
+        match &self.identity {
+            Some(identity) => {
+                let (chain, key) = read_identity(identity)?;
+                config.with_client_auth_cert(chain, key).map_err(unusable)
+            }
+            None => Ok(config.with_no_client_auth()),
         }
-        None => Ok(config.with_no_client_auth()),
     }
 }
 

@@ -65,8 +65,9 @@ impl Config {
             "password" => self.password = Some(Password::new(value)),
             "application_name" => self.application_name = text(),
             "options" => self.options = Some(text()),
-            // A replication session has no database, and these have no meaning for it.
-            "dbname" | "replication" | "client_encoding" | "fallback_application_name" => {}
+            "dbname" => self.database = Some(text()),
+            // These have no meaning for a replication session.
+            "replication" | "client_encoding" | "fallback_application_name" => {}
             "connect_timeout" => {
                 self.connect_timeout = match word::<u32>(key, &value)? {
                     0 => Duration::MAX,
@@ -160,6 +161,10 @@ fn uri_pairs(text: &str) -> Result<Pairs, Error> {
     }
     if let Some(password) = uri.password() {
         pairs.push(("password".to_owned(), decode(password)?));
+    }
+    let database = uri.path().trim_start_matches('/');
+    if !database.is_empty() {
+        pairs.push(("dbname".to_owned(), decode(database)?));
     }
     for pair in uri.query().unwrap_or_default().split('&').filter(|pair| !pair.is_empty()) {
         let (key, value) = pair.split_once('=').ok_or_else(unreadable)?;

@@ -50,7 +50,7 @@ fn uris() {
     let uri = "postgresql://me:p%40ss@db.east:5433/any?sslmode=require&application_name=a%20b";
     let config = Config::parse(uri).unwrap();
     assert_eq!(config.place(), "db.east:5433");
-    assert_eq!(config.user, "me");
+    assert_eq!((config.user.as_str(), config.database.as_deref()), ("me", Some("any")));
     assert_eq!(config.password.unwrap().as_bytes(), b"p@ss");
     assert_eq!(config.tls.mode, TlsMode::Require);
     assert_eq!(config.application_name, "a b");

@@ -55,7 +55,7 @@ pub fn data(start: u64, bytes: &[u8]) -> Bytes {
     message(b'd', &body)
 }
 
-fn row(fields: &[&str]) -> Bytes {
+pub fn row(fields: &[&str]) -> Bytes {
     let mut body = BytesMut::new();
     body.put_u16(fields.len() as u16);
     for field in fields {

@@ -8,7 +8,7 @@ use lifeboat_model::Lsn;
 use tokio::io::{AsyncReadExt, AsyncWriteExt, DuplexStream, duplex};
 use tokio::task::JoinSet;
 
-use super::hostile::{data, message, ready, start};
+use super::hostile::{data, message, ready, row, start};
 use super::transcript;
 use crate::link::Link;
 use crate::{Connection, Error, Event, Login, Security, Status, Stream};
@@ -25,18 +25,28 @@ async fn log_in(client: DuplexStream) -> Result<Connection, Error> {
     Connection::log_in(Link::new(Box::new(client)), login, &Environment::system()).await
 }
 
+/// Reads until a command of that name has come as a whole.
+async fn hear(server: &mut DuplexStream, command: &str) {
+    let mut heard = Vec::new();
+    let whole = |heard: &[u8]| {
+        let text = String::from_utf8_lossy(heard);
+        text.find(command).is_some_and(|at| text[at..].contains('\0'))
+    };
+    while !whole(&heard) {
+        assert_ne!(server.read_buf(&mut heard).await.unwrap(), 0);
+    }
+}
+
 /// A stream and the server's end of it, with a pipe of that size.
 async fn stream(pipe: usize) -> (Stream, DuplexStream) {
     let (client, mut server) = duplex(pipe);
     let mut tasks = JoinSet::new();
     tasks.spawn(async move {
-        let mut taken = vec![0; 4096];
         server.write_all(&greeting()).await.unwrap();
-        // The start of the session, then the command.
-        while !taken.windows(17).any(|text| text == b"START_REPLICATION") {
-            let length = server.read(&mut taken).await.unwrap();
-            assert_ne!(length, 0);
-        }
+        hear(&mut server, "IDENTIFY_SYSTEM").await;
+        let system = row(&["7710477625775519719", "3", "1/0"]);
+        server.write_all(&[system, ready()].concat()).await.unwrap();
+        hear(&mut server, "START_REPLICATION").await;
         server.write_all(&message(b'W', &[0, 0, 0])).await.unwrap();
         server
     });

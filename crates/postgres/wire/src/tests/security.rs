@@ -8,7 +8,8 @@ use lifeboat_telemetry::Code;
 use lifeboat_testkit::postgres::Cluster;
 
 use super::transcript::{PASSWORD, ROLE};
-use crate::{Condition, Config, Connection, Error};
+use super::{server, streams};
+use crate::{Condition, Config, Connection, Error, Start, System};
 
 fn testdata(name: &str) -> PathBuf {
     PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("testdata/tls").join(name)
@@ -68,6 +69,24 @@ fn encrypted(cluster: &Cluster) -> String {
                WHERE a.backend_type = 'walsender'",
         )
         .unwrap()
+}
+
+/// The way that receivers go: TLS, channel binding, much data, many acknowledgements.
+#[tokio::test]
+async fn pg18_bytes_over_tls_are_those_of_pg_wal() {
+    let cluster = serve(18, Some("server"), "scram-sha-256", "scram-sha-256");
+    let bound = "sslmode=verify-full sslrootcert=DIR/ca.crt channel_binding=require";
+    let mut connection = connect(&cluster, bound).await.unwrap();
+    let System { flushed: start, timeline, .. } = connection.identify().await.unwrap();
+    cluster
+        .psql("CREATE TABLE t AS SELECT n, md5(n::text) FROM generate_series(1, 200000) n")
+        .unwrap();
+    let asked = Start { slot: None, lsn: start, timeline };
+    let mut stream = connection.start(asked).await.unwrap();
+    let wal = streams::follow(&mut stream, start, server::flushed(&cluster)).await;
+    assert!(wal.len() > 10 << 20);
+    let folder = cluster.data().join("pg_wal");
+    assert!(wal == streams::segments(&folder, timeline, start, wal.len()));
 }
 
 /// Each sslmode against a right and a wrong certificate, and SCRAM bound to the TLS session.

@@ -134,16 +134,14 @@ async fn pg15_wal_that_is_gone_is_a_condition() {
         cluster.psql("SELECT pg_switch_wal(); CHECKPOINT").unwrap();
     }
     let start = Start { slot: None, lsn: system.flushed, timeline: system.timeline };
-    let error = match open(&cluster).await.start(start).await {
-        Ok(mut stream) => loop {
-            if let Err(error) = stream.next().await {
-                break error;
-            }
-        },
-        Err(error) => error,
-    };
+    let mut stream = open(&cluster).await.start(start).await.unwrap();
+    let error = stream.next().await.unwrap_err();
     assert_eq!(error.condition(), Some(Condition::WalRemoved), "{error}");
     assert_eq!(error.at("db.east:5432").code(), Code::WalGap);
+    // The stream is over, the session is not.
+    assert!(matches!(stream.next().await, Err(Error::Busy)));
+    let mut connection = stream.finish().await.unwrap();
+    assert_eq!(connection.identify().await.unwrap().identifier, system.identifier);
 }
 
 #[tokio::test]

@@ -33,7 +33,7 @@ async fn take(stream: &mut Stream, wal: &mut Vec<u8>, start: Lsn, data: &Data) {
 }
 
 /// What lies in segment files from `start` on.
-fn segments(folder: &Path, timeline: Timeline, start: Lsn, length: usize) -> Vec<u8> {
+pub fn segments(folder: &Path, timeline: Timeline, start: Lsn, length: usize) -> Vec<u8> {
     let size = SegmentSize::DEFAULT;
     let mut wal = Vec::new();
     let mut name = SegmentName::from_lsn(timeline, start, size);
