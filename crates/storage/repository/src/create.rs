@@ -169,14 +169,13 @@ fn encryption_of(access: &Access<'_>) -> Encryption {
     }
 }
 
-/// Slots and bindings of a repository that exists: the new region gets the same.
+/// Slots and certificates of a repository that exists: the new region gets the same. Bindings
+/// follow when it catches up: beside a missing `format` they mean that data was lost.
 async fn vault_objects(repository: &Repository) -> Outcome<Vec<(Key, bytes::Bytes)>> {
     let mut objects = Vec::new();
-    for prefix in ["keys/", "bindings/"] {
-        for (key, _) in repository.store().list(prefix).await? {
-            let bytes = repository.store().get(&key).await?;
-            objects.push((key, bytes));
-        }
+    for (key, _) in repository.store().list("keys/").await? {
+        let bytes = repository.store().get(&key).await?;
+        objects.push((key, bytes));
     }
     Ok(objects)
 }
