@@ -9,7 +9,7 @@ use lifeboat_model::{Lsn, SegmentSize, SystemIdentifier, Timeline};
 use thiserror::Error;
 
 use super::header::{PageHeader, SegmentIdentity};
-use super::record::{BlockReference, RECORD_HEADER, Record, record_crc};
+use super::record::{BlockReference, Fact, RECORD_HEADER, Record, record_crc};
 use crate::Release;
 use crate::bytes::{long, word};
 
@@ -69,8 +69,8 @@ pub enum Fault {
     /// A page of another place, as in a recycled file.
     #[error("a page says that it is {0}")]
     Address(Lsn),
-    /// A page of a later timeline than is followed, or of an earlier one than the page before.
-    #[error("a page is of timeline {0}")]
+    /// A page or record of a later timeline than is followed, or of an earlier one than before.
+    #[error("what stands there is of timeline {0}")]
     Timeline(Timeline),
     /// A page of another cluster.
     #[error("a page is of cluster {0}")]
@@ -110,7 +110,7 @@ pub struct Decoder {
     part: Part,
     /// The page header that is being read.
     header: Vec<u8>,
-    /// The timeline of the last page.
+    /// The timeline of what was read last.
     timeline: Option<Timeline>,
     /// The start of the last record.
     previous: Option<Lsn>,
@@ -165,7 +165,7 @@ impl Decoder {
         self.at
     }
 
-    /// The timeline of the last page.
+    /// The timeline of what was read last.
     pub fn timeline(&self) -> Option<Timeline> {
         self.timeline
     }
@@ -391,6 +391,12 @@ impl Decoder {
         let release = self.source.release;
         let record = Record::parse(kept, total, self.start..end, release, &mut self.blocks);
         let Some(mut record) = record else { return Err(self.at_record(Fault::Layout)) };
+        if let Some(timeline) = record.fact.as_ref().and_then(Fact::timeline) {
+            if timeline > self.source.timeline {
+                return Err(self.at_record(Fault::Timeline(timeline)));
+            }
+            self.timeline = Some(timeline);
+        }
         self.previous = Some(self.start);
         self.part = Part::Between;
         if record.is_switch() {

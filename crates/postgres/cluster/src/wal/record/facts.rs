@@ -79,6 +79,8 @@ pub enum Fact<'a> {
     Checkpoint {
         /// Where a recovery from it starts.
         redo: Lsn,
+        /// The timeline from here on: one at the end of a recovery may begin a new one.
+        timeline: Timeline,
         /// At the end of a shutdown or of a recovery: nothing lies between the two.
         shutdown: bool,
         /// Pages are logged whole when they change first after a checkpoint.
@@ -109,6 +111,18 @@ pub enum Fact<'a> {
     },
     /// The rest of the segment is padding.
     Switch,
+}
+
+impl Fact<'_> {
+    /// The timeline that the record says it is on. Its page may be of the one before.
+    pub(in crate::wal) fn timeline(&self) -> Option<Timeline> {
+        match self {
+            Self::EndOfRecovery { timeline, .. } | Self::Checkpoint { timeline, .. } => {
+                Some(*timeline)
+            }
+            _ => None,
+        }
+    }
 }
 
 /// A database within one tablespace: one directory.
@@ -230,6 +244,7 @@ fn log(kind: u8, data: &[u8]) -> Option<Option<Fact<'_>>> {
     Some(Some(match kind {
         0x00 | 0x10 => Fact::Checkpoint {
             redo: Lsn(long(data, 0)?),
+            timeline: Timeline(word(data, 8)?),
             shutdown: kind == 0x00,
             // Behind the two timelines.
             full_page_writes: flag(data, 16)?,

@@ -167,11 +167,11 @@ fn what_a_page_header_promises_is_asserted() {
     assert_eq!(fault(3, 0x10), Fault::Flags(0x1006));
     assert_eq!(fault(4, 2), Fault::Timeline(Timeline(2)));
     assert_eq!(fault(9, 1), Fault::Address(Lsn(0xE0_0100)));
-    assert_eq!(fault(16, 1), Fault::Remainder { expected: 1, found: 1 });
+    assert_eq!(fault(16, 1), Fault::Remainder { expected: 0, found: 1 });
     assert!(matches!(fault(24, 1), Fault::System(_)));
     assert_eq!(fault(32, 1), Fault::Sizes);
     assert_eq!(fault(8192 + 8, 1), Fault::Address(Lsn(0xE0_2001)));
-    assert!(matches!(fault(8192 + 16, 1), Fault::Remainder { found: 1, .. }));
+    assert!(matches!(fault(8192 + 16, 1), Fault::Remainder { .. }));
     // A long header where only a segment starts with one.
     assert!(matches!(fault(8192 + 2, 2), Fault::Flags(2)));
 }
@@ -184,6 +184,86 @@ fn a_page_of_an_earlier_timeline_cannot_follow_a_later_one() {
     let error = whole(&stretch).1.unwrap_err();
     assert_eq!(error.fault, Fault::Timeline(Timeline(1)));
     assert_eq!(error.at, Lsn(0xE0_2000));
+}
+
+/// A record without blocks, as the server lays it out.
+fn record(previous: Lsn, resource: u8, info: u8, data: &[u8]) -> Vec<u8> {
+    let main: Vec<u8> = match u8::try_from(data.len()) {
+        Ok(length) => [&[255, length], data].concat(),
+        Err(_) => [&[254][..], &(data.len() as u32).to_le_bytes(), data].concat(),
+    };
+    let mut record = (24 + main.len() as u32).to_le_bytes().to_vec();
+    record.extend(0_u32.to_le_bytes());
+    record.extend(previous.0.to_le_bytes());
+    record.extend([info, resource, 0, 0]);
+    let crc = crc32c::crc32c_append(crc32c::crc32c(&main), &record);
+    record.extend(crc.to_le_bytes());
+    record.extend(main);
+    record
+}
+
+fn page_header(address: Lsn, flags: u16, remaining: u32) -> Vec<u8> {
+    let magic = crate::Release::of_major(15).unwrap().wal_magic;
+    let mut header = [magic.to_le_bytes(), flags.to_le_bytes()].concat();
+    header.extend(1_u32.to_le_bytes());
+    header.extend(address.0.to_le_bytes());
+    header.extend(remaining.to_le_bytes());
+    header.resize(24, 0);
+    header
+}
+
+#[test]
+fn a_record_that_a_crash_cut_off_is_replaced() {
+    let (first, second) = (Lsn(0xE0_2000), Lsn(0xE0_4000));
+    let mut bytes = page_header(first, 0, 0);
+    bytes.extend(record(Lsn(0xE0_1000), 0, 0x20, &[1; 30]));
+    bytes.resize(24 + 56, 0);
+    // This one would go on for two pages; the server crashed when only the first was written.
+    bytes.extend(record(Lsn(0xE0_2018), 0, 0x20, &[2; 16_000]));
+    bytes.truncate(8192);
+    bytes.extend(page_header(second, 0x08, 0));
+    bytes.extend(record(Lsn(0xE0_2018), 0, 0xD0, &[3; 16]));
+    let replaced = Stretch { start: first, bytes: bytes.clone(), ..stretch(15) };
+    let (records, end) = whole(&replaced);
+    assert_eq!(end, Ok(()));
+    let starts: Vec<_> = records.iter().map(|it| it.split(' ').next().unwrap()).collect();
+    assert_eq!(starts, ["0/E02018", "0/E04018"]);
+    assert_eq!(decode(&replaced, replaced.bytes.chunks(1)).0, records);
+
+    // Without the flag it is damage.
+    bytes[8192 + 2] = 0;
+    let (found, end) = whole(&Stretch { bytes, ..replaced });
+    assert_eq!(found, records[..1]);
+    assert!(matches!(end.unwrap_err().fault, Fault::Remainder { found: 0, .. }));
+}
+
+#[test]
+fn a_record_longer_than_what_is_kept_is_checked_to_its_end() {
+    let start = Lsn(0xE0_2000);
+    let message = vec![7; 40 << 20];
+    let long = record(Lsn(0xE0_1000), 21, 0, &message);
+    let pages = |mut rest: &[u8]| {
+        let (mut bytes, mut address) = (page_header(start, 0, 0), start);
+        loop {
+            // Segments of 64 MiB, so that no page has a long header.
+            let (piece, behind) = rest.split_at(rest.len().min(8192 - 24));
+            bytes.extend(piece);
+            if behind.is_empty() {
+                return bytes;
+            }
+            (rest, address) = (behind, Lsn(address.0 + 8192));
+            bytes.extend(page_header(address, 1, u32::try_from(rest.len()).unwrap()));
+        }
+    };
+    let mut golden = stretch(15);
+    golden.source.segment_size = SegmentSize::new(64 << 20).unwrap();
+    let mut sound = Stretch { start, bytes: pages(&long), ..golden };
+    let (records, end) = whole(&sound);
+    assert_eq!((records.len(), end), (1, Ok(())));
+    assert!(records[0].contains(&format!(" 21 00 {} ", long.len())), "{}", records[0]);
+    let last = sound.bytes.len() - 1;
+    sound.bytes[last] ^= 1;
+    assert_eq!(whole(&sound).1.unwrap_err().fault, Fault::Checksum);
 }
 
 #[test]

@@ -307,3 +307,56 @@ fn pg13_records_without_images_are_those_of_the_next_waldump() {
 fn pg14_records_without_images_are_those_of_the_next_waldump() {
     agrees_with_the_next_reader(14);
 }
+
+/// A standby is promoted; its WAL is the primary's and then its own.
+#[test]
+fn pg15_a_promotion_is_followed() {
+    let primary = Cluster::builder(15).setting("wal_keep_size = 1GB").start().unwrap();
+    let mut standby = primary.standby().unwrap();
+    let start = current(&primary);
+    primary.psql("CREATE TABLE t AS SELECT generate_series(1, 5000) AS n").unwrap();
+    primary.wait_for_replay(&mut standby).unwrap();
+    standby.psql("SELECT pg_promote()").unwrap();
+    standby.psql("INSERT INTO t VALUES (5001)").unwrap();
+    standby.stop(Stop::Fast).unwrap();
+    let control = read(standby.data(), &lifeboat_environment::Environment::system()).unwrap();
+    assert_eq!(control.timeline, Timeline(2));
+
+    // Of each segment the one of the latest timeline.
+    let size = control.wal_segment_size;
+    let mut newest = std::collections::BTreeMap::new();
+    for (name, content) in segments(&standby.data().join("pg_wal")) {
+        newest.insert(name.number(size), content);
+    }
+    let mut source = Source {
+        release: control.release,
+        system: control.system,
+        segment_size: size,
+        block_size: control.wal_block_size,
+        timeline: Timeline(2),
+    };
+    let decode = |source: Source| {
+        let mut decoder = Decoder::new(source, Lsn(start.0 - start.0 % size.bytes()));
+        let (mut switch, mut last) = (None, Lsn::ZERO);
+        for (_, content) in newest.range(size.number_of(start)..) {
+            let pushed = decoder.push(content, |record| {
+                last = record.lsn;
+                if let Some(Fact::EndOfRecovery { timeline, previous }) = &record.fact {
+                    switch = Some((*previous, *timeline));
+                }
+            });
+            if let Err(error) = pushed {
+                return (switch, last, error);
+            }
+        }
+        panic!("the WAL has no end");
+    };
+    let (switch, last, _) = decode(source);
+    assert_eq!(switch, Some((Timeline(1), Timeline(2))));
+    assert_eq!(last, control.checkpoint);
+    // Whoever follows the first timeline only is not led over.
+    source.timeline = Timeline(1);
+    let (switch, last, error) = decode(source);
+    assert!(last < control.checkpoint && switch.is_none(), "{last} {switch:?}");
+    assert_eq!(error.fault, Fault::Timeline(Timeline(2)));
+}
