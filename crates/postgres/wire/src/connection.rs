@@ -27,7 +27,7 @@ impl Connection {
     pub async fn open(config: &Config, environment: &Environment) -> Result<Self, Error> {
         let timeout = config.connect_timeout;
         let opened = tokio::time::timeout(timeout, Self::open_patiently(config, environment));
-        opened.await.unwrap_or(Err(Error::Timeout(timeout.as_secs())))
+        opened.await.unwrap_or(Err(Error::Timeout(timeout)))
     }
 
     async fn open_patiently(config: &Config, environment: &Environment) -> Result<Self, Error> {

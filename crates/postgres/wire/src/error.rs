@@ -3,6 +3,7 @@
 use std::borrow::Cow;
 use std::fmt;
 use std::io;
+use std::time::Duration;
 
 use fallible_iterator::FallibleIterator;
 use lifeboat_model::Lsn;
@@ -31,8 +32,8 @@ pub enum Error {
     #[error("the server closed the connection")]
     Closed,
     /// Nobody answered in time while connecting.
-    #[error("no session within {0} s")]
-    Timeout(u64),
+    #[error("no session within {0:?}")]
+    Timeout(Duration),
     /// There is no TLS, or the certificate is not the one that was asked for.
     #[error("{0}")]
     Tls(Cow<'static, str>),

@@ -4,6 +4,7 @@ use lifeboat_environment::Environment;
 use lifeboat_model::{Lsn, Timeline};
 use lifeboat_telemetry::Code;
 use lifeboat_testkit::postgres::Cluster;
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
 use super::server::{config, open};
 use crate::{Condition, Connection, Error, SlotName, SlotOptions, Start};
@@ -169,6 +170,32 @@ async fn pg15_the_role_and_the_name_are_those_asked_for() {
     let error = Connection::open(&asked, &Environment::system()).await.unwrap_err();
     assert_eq!(error.condition(), Some(Condition::NotPermitted));
     assert_eq!(error.at("db.east:5432").code(), Code::ClusterPermission);
+}
+
+/// Dials something that answers so to the question for TLS.
+async fn dial(answer: &[u8]) -> Error {
+    let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let port = listener.local_addr().unwrap().port();
+    let mut config = crate::Config::parse(&format!("host=127.0.0.1 port={port} user=x")).unwrap();
+    config.connect_timeout = std::time::Duration::from_millis(500);
+    let serve = async {
+        let (mut socket, _) = listener.accept().await.unwrap();
+        socket.write_all(answer).await.unwrap();
+        // The client closes when it has had enough.
+        let _ = socket.read_to_end(&mut Vec::new()).await;
+    };
+    let environment = Environment::system();
+    tokio::join!(Connection::open(&config, &environment), serve).0.unwrap_err()
+}
+
+#[tokio::test]
+async fn what_is_no_server_is_an_error() {
+    assert!(matches!(dial(b"").await, Error::Timeout(_)));
+    assert!(matches!(dial(b"N").await, Error::Timeout(_)));
+    assert!(matches!(dial(b"HTTP/1.1 400 Bad Request").await, Error::Protocol(_)));
+    assert!(matches!(dial(b"Sno TLS at all").await, Error::Tls(_)));
+    let http = b"NHTTP/1.1 400 Bad Request";
+    assert!(matches!(dial(http).await, Error::Protocol(_)));
 }
 
 #[tokio::test]
