@@ -3,6 +3,8 @@
 use std::fs;
 use std::time::Duration;
 
+use lifeboat_cluster::wal::{identify_segment, scan};
+use lifeboat_environment::{Random, SeededRandom};
 use lifeboat_model::{Lsn, SegmentName, Timeline};
 use lifeboat_objects::Blocking;
 use lifeboat_repository::crypt::{SigningKey, random_key};
@@ -10,6 +12,7 @@ use lifeboat_repository::layout;
 use lifeboat_repository::receiver::{Durable, ReceiverBody, claim_epoch};
 use lifeboat_repository::wal_file::{Ancestor, RestorePoint, WalFacts};
 use lifeboat_telemetry::Code;
+use lifeboat_testkit::postgres::Cluster;
 
 use super::world::{DATABASE, World};
 use crate::fetch::Fetched;
@@ -429,4 +432,66 @@ fn fragments_are_brought_to_a_region_that_lacks_them() {
     // Nothing is brought twice.
     bring_to_all(&blocking, regions, stream, needed(&world, 6 * MB + 300)).unwrap();
     assert_eq!(stored("west"), (2, 1));
+}
+
+/// Points between records of all lengths, so that they and the cuts lie anywhere.
+fn points_of_a_server(cluster: &Cluster) -> Vec<Lsn> {
+    cluster.psql("CREATE TABLE notes (n int)").unwrap();
+    let made = cluster.psql(
+        "SELECT pg_create_restore_point('here') || \
+         substr(pg_logical_emit_message(false, 'x', repeat('x', n * 7 % 3000))::text, 1, 0) \
+         FROM generate_series(1, 1000) AS n",
+    );
+    // What follows makes all before it durable.
+    cluster.psql("INSERT INTO notes VALUES (1)").unwrap();
+    made.unwrap().lines().map(|line| line.parse().unwrap()).collect()
+}
+
+#[test]
+fn every_point_of_a_real_server_is_found_however_its_wal_is_cut() {
+    let cluster = Cluster::builder(15).wal_segment_size_mb(1).start().unwrap();
+    let world = World::of_cluster(cluster.data());
+    let made = points_of_a_server(&cluster);
+    let end: Lsn =
+        cluster.psql("SELECT pg_current_wal_flush_lsn()").unwrap().trim().parse().unwrap();
+    let random = SeededRandom::new(3);
+    let first = made[0].0 / MB;
+    for number in first..=end.0 / MB {
+        let name = world.name(1, number);
+        let content = fs::read(cluster.data().join("pg_wal").join(name.to_string())).unwrap();
+        let identity = identify_segment(&content, name).unwrap();
+        let length = end.0.saturating_sub(number * MB).min(MB);
+        let mut from = 0;
+        while from < length {
+            let to = (from + 1 + random.next_u64() % 30_000).min(length);
+            let from_there = from.saturating_sub(random.next_u64() % 5_000);
+            let epoch = 1 + (random.next_u64() % 3) as u32;
+            let span = (1, number * MB + from_there, number * MB + to);
+            let within = |point: &&lifeboat_cluster::wal::RestorePoint| {
+                (span.1 + 1..=span.2).contains(&point.lsn.0)
+            };
+            let summary = scan(&content[..to as usize], &identity);
+            let points = summary.restore_points.iter().filter(within);
+            let points = points.map(|point| RestorePoint {
+                lsn: point.lsn,
+                time_us: 0,
+                name: point.name.clone(),
+            });
+            let facts = WalFacts { restore_points: points.collect(), ..WalFacts::default() };
+            let plain = &content[from_there as usize..to as usize];
+            world.put_fragment("east", span, epoch, plain, &facts);
+            from = to;
+        }
+    }
+    world.put_backup("00000001-00000001", 1, (first * MB, first * MB + 1), 100);
+    let blocking = Blocking::new().unwrap();
+    let regions = world.open_regions();
+    let inventory = Inventory::read(&blocking, regions.nearest(), &world.stream.keys).unwrap();
+    let found = inventory.restore_points(Timeline(1), "here", Lsn::ZERO).unwrap();
+    let found: Vec<Lsn> = found.iter().map(|point| point.lsn).collect();
+    // One that runs on into the next segment is in nobody's summary.
+    let crosses = |lsn: &&Lsn| lsn.0 % MB < 200;
+    let lost: Vec<&Lsn> = made.iter().filter(|lsn| !found.contains(lsn)).collect();
+    assert!(lost.iter().all(crosses), "{lost:?}");
+    assert!(found.iter().all(|lsn| made.contains(lsn)));
 }
