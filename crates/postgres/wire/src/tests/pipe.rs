@@ -5,12 +5,12 @@ use std::time::Duration;
 use bytes::Bytes;
 use lifeboat_environment::Environment;
 use lifeboat_model::Lsn;
-use tokio::io::{AsyncReadExt, AsyncWriteExt, DuplexStream, duplex};
+use tokio::io::{AsyncReadExt, AsyncWriteExt, BufStream, DuplexStream, duplex};
 use tokio::task::JoinSet;
 
 use super::hostile::{data, message, ready, row, start};
 use super::transcript;
-use crate::link::Link;
+use crate::link::{Link, Socket};
 use crate::{Connection, Error, Event, Login, Security, Status, Stream};
 
 fn greeting() -> Bytes {
@@ -20,7 +20,7 @@ fn greeting() -> Bytes {
     bytes.into()
 }
 
-async fn log_in(client: DuplexStream) -> Result<Connection, Error> {
+async fn log_in(client: impl Socket + 'static) -> Result<Connection, Error> {
     let login = Login::new(&transcript::config(), Security::Socket);
     Connection::log_in(Link::new(Box::new(client)), login, &Environment::system()).await
 }
@@ -65,6 +65,19 @@ async fn versions_are_read_from_what_the_server_says() {
     for name in ["", "a b", "x;y", "X"] {
         assert!(matches!(connection.show(name).await, Err(Error::Config(_))), "{name}");
     }
+}
+
+#[tokio::test]
+async fn what_a_layer_below_holds_back_is_flushed() {
+    let (client, mut server) = duplex(4096);
+    let serve = async {
+        hear(&mut server, "user").await;
+        server.write_all(&greeting()).await.unwrap();
+    };
+    // As TLS does, this keeps what was written until it is told otherwise.
+    let both = async { tokio::join!(log_in(BufStream::new(client)), serve) };
+    let (connection, ()) = tokio::time::timeout(Duration::from_secs(60), both).await.unwrap();
+    connection.unwrap();
 }
 
 #[tokio::test]
