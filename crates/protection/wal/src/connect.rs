@@ -1,13 +1,12 @@
 //! A connection to PostgreSQL from the spec's connection string.
 
-use std::sync::Arc;
 use std::time::Duration;
 
 use lifeboat_telemetry::{Code, Failure, Outcome};
-use rustls::{ClientConfig, RootCertStore};
+use lifeboat_wire::{ChannelBinding, Config, Host, TlsMode};
 use tokio::task::JoinSet;
-use tokio_postgres::config::{Host, SslMode};
-use tokio_postgres::{Client, Config, NoTls};
+use tokio_postgres::config::SslMode;
+use tokio_postgres::{Client, NoTls};
 use tokio_postgres_rustls::MakeRustlsConnect;
 
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
@@ -69,35 +68,32 @@ impl Connection {
     }
 }
 
-/// Connects; TLS as `sslmode` of the string says, verified against the system's roots.
+/// Connects as the string of the spec says, in the words of libpq, TLS included.
 pub async fn connect(settings: &str) -> Outcome<Connection> {
     open(parse(settings)?).await
 }
 
-/// As [`connect`], to another place: `HOST:PORT`. Who connects, and how, is as the string says.
+/// As [`connect`], to another place: `HOST:PORT`. Who connects is as the string says, and unless
+/// it says otherwise the server must prove its name.
 pub async fn connect_at(settings: &str, address: &str) -> Outcome<Connection> {
-    let known = parse(settings)?;
+    let mut config = parse(settings)?;
     let (host, port) = host_and_port(address)?;
-    let mut config = Config::new();
-    config.host(host).port(port).ssl_mode(known.get_ssl_mode());
-    config.channel_binding(known.get_channel_binding());
-    known.get_user().map(|user| config.user(user));
-    known.get_password().map(|password| config.password(password));
-    known.get_dbname().map(|name| config.dbname(name));
+    (config.host, config.port, config.address) = (Host::Tcp(host.to_owned()), port, None);
+    if !settings.contains("sslmode=") {
+        config.tls.mode = TlsMode::VerifyFull;
+    }
     open(config).await
 }
 
 /// The role that a connection string names, if it names one.
 pub fn role_of(settings: &str) -> Option<String> {
-    parse(settings).ok()?.get_user().map(str::to_owned)
+    let names_one = settings.contains("user=") || settings.contains('@');
+    parse(settings).ok().filter(|_| names_one).map(|config| config.user)
 }
 
+/// Replication and SQL sessions read the same string, so they take it in the same way.
 fn parse(settings: &str) -> Outcome<Config> {
-    settings.parse().map_err(|error: tokio_postgres::Error| {
-        // The string may hold a password: only the parser's own words are repeated.
-        Failure::new(Code::SpecInvalid, format!("a connection string cannot be read: {error}"))
-            .hint("Write it as in \"host=/run/postgresql port=5432 user=postgres\".")
-    })
+    Config::parse(settings).map_err(|error| error.at("`connection`"))
 }
 
 /// `HOST:PORT`; an IPv6 host may stand in brackets.
@@ -112,21 +108,23 @@ fn host_and_port(address: &str) -> Outcome<(&str, u16)> {
     })
 }
 
-async fn open(mut config: Config) -> Outcome<Connection> {
-    config.application_name("lifeboat").connect_timeout(CONNECT_TIMEOUT);
-    let place = describe(&config);
+async fn open(config: Config) -> Outcome<Connection> {
+    let place = config.place();
+    let session = session(&config);
     let unreachable = |error: tokio_postgres::Error| unreachable(&place, &error);
     let mut driver = JoinSet::new();
-    let local = config.get_hosts().iter().all(|host| matches!(host, Host::Unix(_)));
-    let client = if local || config.get_ssl_mode() == SslMode::Disable {
-        let (client, connection) = config.connect(NoTls).await.map_err(unreachable)?;
+    let plain = matches!(config.host, Host::Socket(_)) || config.tls.mode == TlsMode::Disable;
+    let client = if plain {
+        let (client, connection) = session.connect(NoTls).await.map_err(unreachable)?;
         driver.spawn(async move {
             // The client's own calls report what ends the connection.
             let _ = connection.await;
         });
         client
     } else {
-        let (client, connection) = config.connect(tls()?).await.map_err(unreachable)?;
+        let tls = config.tls.client_config().map_err(|error| error.at(&place))?;
+        let tls = MakeRustlsConnect::new(tls);
+        let (client, connection) = session.connect(tls).await.map_err(unreachable)?;
         driver.spawn(async move {
             let _ = connection.await;
         });
@@ -144,13 +142,30 @@ async fn open(mut config: Config) -> Outcome<Connection> {
     Ok(connection)
 }
 
-fn describe(config: &Config) -> String {
-    let port = config.get_ports().first().copied().unwrap_or(5432);
-    match config.get_hosts().first() {
-        Some(Host::Tcp(host)) => format!("{host}:{port}"),
-        Some(Host::Unix(path)) => format!("{}:{port}", path.display()),
-        None => format!("localhost:{port}"),
-    }
+/// The same for tokio-postgres.
+fn session(config: &Config) -> tokio_postgres::Config {
+    let mut session = tokio_postgres::Config::new();
+    match &config.host {
+        Host::Tcp(name) => session.host(name),
+        Host::Socket(folder) => session.host_path(folder),
+    };
+    session.port(config.port).user(&config.user).application_name("lifeboat");
+    session.connect_timeout(config.connect_timeout.min(CONNECT_TIMEOUT));
+    config.address.map(|address| session.hostaddr(address));
+    config.password.as_ref().map(|password| session.password(password.as_bytes()));
+    config.database.as_ref().map(|name| session.dbname(name));
+    config.options.as_ref().map(|options| session.options(options));
+    session.ssl_mode(match config.tls.mode {
+        TlsMode::Disable => SslMode::Disable,
+        TlsMode::Prefer => SslMode::Prefer,
+        TlsMode::Require | TlsMode::VerifyCa | TlsMode::VerifyFull => SslMode::Require,
+    });
+    session.channel_binding(match config.tls.channel_binding {
+        ChannelBinding::Disable => tokio_postgres::config::ChannelBinding::Disable,
+        ChannelBinding::Prefer => tokio_postgres::config::ChannelBinding::Prefer,
+        ChannelBinding::Require => tokio_postgres::config::ChannelBinding::Require,
+    });
+    session
 }
 
 fn unreachable(place: &str, error: &tokio_postgres::Error) -> Failure {
@@ -167,15 +182,5 @@ fn unreachable(place: &str, error: &tokio_postgres::Error) -> Failure {
     .hint("Start the server, or correct `connection` of this node in the spec.")
 }
 
-fn tls() -> Outcome<MakeRustlsConnect> {
-    let mut roots = RootCertStore::empty();
-    let found = rustls_native_certs::load_native_certs();
-    roots.add_parsable_certificates(found.certs);
-    let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
-    let config = ClientConfig::builder_with_provider(provider)
-        .with_safe_default_protocol_versions()
-        .map_err(|error| Failure::new(Code::Internal, "TLS cannot be set up").because(error))?
-        .with_root_certificates(roots)
-        .with_no_client_auth();
-    Ok(MakeRustlsConnect::new(config))
-}
+#[cfg(test)]
+mod tests;

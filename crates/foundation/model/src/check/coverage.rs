@@ -25,7 +25,7 @@ pub(crate) const ACTS_ON: [&str; 14] = [
 ];
 
 /// What it does not act on. `KEY=VALUE` means only that value.
-const NOT_YET: [(&str, &str); 32] = [
+const NOT_YET: [(&str, &str); 29] = [
     ("witness", "no controller and no observer runs there"),
     ("quorum", "no lease and no epoch is kept: only people move services"),
     ("people.*", "nobody's role or approval is checked"),
@@ -52,10 +52,10 @@ const NOT_YET: [(&str, &str); 32] = [
     ("services.*.databases.*.nodes.*.patroni", "Patroni is not asked"),
     ("services.*.databases.*.backup.schedule", "no backup starts by itself: use cron or a timer"),
     ("services.*.databases.*.backup.full_every", "each backup reads every page anyway"),
-    ("services.*.databases.*.wal.mode=stream", "WAL is not streamed, only archived by command"),
-    ("services.*.databases.*.wal.receivers", "no receiver runs"),
-    ("services.*.databases.*.wal.acknowledge", "no commit waits for another region"),
-    ("services.*.databases.*.wal.flush_every", "WAL is shipped a segment at a time"),
+    (
+        "services.*.databases.*.wal.acknowledge.on_loss.degrade_after",
+        "commits wait until a person ends it: `lifeboat wal acknowledge --undo`",
+    ),
     ("services.*.databases.*.retention", "nothing expires and nothing is locked"),
     ("services.*.databases.*.verify", "no backup is restored to prove it"),
 ];

@@ -197,7 +197,7 @@ pub fn nodes(
             Err(failure) => left_out.push(format!("{node_name}: {failure}")),
         };
         if local {
-            add(connection(context, node, ""));
+            add(connection(context, node));
         }
         if node.address.is_some() {
             add(remote(context, node));
@@ -216,18 +216,16 @@ pub fn nodes(
     }
 }
 
-fn connection(
-    context: &Context,
-    node: &PostgresNode,
-    defaults: &str,
-) -> Outcome<lifeboat_wire::Config> {
+fn connection(context: &Context, node: &PostgresNode) -> Outcome<lifeboat_wire::Config> {
     let text = node.connection.resolve(&context.environment)?;
-    let parsed = lifeboat_wire::Config::parse(&format!("{defaults}{text}"));
-    parsed.map_err(|error| error.at("`connection`"))
+    lifeboat_wire::Config::parse(&text).map_err(|error| error.at("`connection`"))
 }
 
 fn remote(context: &Context, node: &PostgresNode) -> Outcome<lifeboat_wire::Config> {
-    let mut config = connection(context, node, "sslmode=verify-full ")?;
+    let mut config = connection(context, node)?;
+    if !node.connection.as_written().contains("sslmode=") {
+        config.tls.mode = lifeboat_wire::TlsMode::VerifyFull;
+    }
     let Some(address) = &node.address else { return Ok(config) };
     let address = address.resolve(&context.environment)?;
     let invalid = || {
