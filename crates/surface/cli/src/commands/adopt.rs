@@ -27,8 +27,8 @@ use crate::site::Site;
 ///
 /// A restored cluster may not archive: it would write into its source's archive. Once it takes the
 /// source's place, adopt it: a new incarnation of the database begins, and `wal push` and `backup`
-/// of the old one are refused from now on. Be sure that the old server is down for good. Needs a key of
-/// the vault, and the data directory in the spec to be the one of the copy.
+/// of the old one are refused from now on. Be sure that the old server is down for good. Needs a
+/// key of the vault, and the data directory in the spec to be the one of the copy.
 #[derive(Debug, clap::Args)]
 #[command(after_long_help = "Examples:
   lifeboat adopt payments/ledger --here west")]

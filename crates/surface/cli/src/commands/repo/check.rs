@@ -229,7 +229,7 @@ fn damage(regions: &[RegionChecked], read_data: bool) -> Option<Failure> {
                        then take a backup."
             .to_owned(),
         (sound, true) => format!(
-            "Restore from {} meanwhile: every byte there was read and is sound. Then take a backup.",
+            "Restore from {} meanwhile: all of it was read and is sound. Then take a backup.",
             names(sound)
         ),
     };
