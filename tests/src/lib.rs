@@ -3,6 +3,7 @@
 //! The scenarios themselves lie in `tests/scenarios`, a file for each promise.
 
 pub mod clouds;
+pub mod fragments;
 pub mod ledger;
 pub mod objects;
 pub mod restored;

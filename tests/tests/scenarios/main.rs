@@ -4,6 +4,7 @@ mod acknowledge;
 mod contract;
 mod damage;
 mod disk_full;
+mod fragments;
 mod identity;
 mod killed;
 mod locate;

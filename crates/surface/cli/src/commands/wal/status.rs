@@ -10,7 +10,9 @@ use lifeboat_model::DatabaseId;
 use lifeboat_model::spec::WalMode;
 use lifeboat_objects::Blocking;
 use lifeboat_telemetry::{Code, Failure, Outcome};
-use lifeboat_wal::status::{Gap, Lag, RegionWindow, Span, TimelineLine, Window, recoverability};
+use lifeboat_wal::status::{
+    self, Gap, Lag, RegionWindow, Span, TimelineLine, Window, recoverability,
+};
 use schemars::JsonSchema;
 use serde::Serialize;
 
@@ -76,6 +78,10 @@ struct Region {
     window: Vec<Reach>,
     /// WAL that is here, by timeline: its first and its last segment, and how many there are.
     archived: Vec<Segments>,
+    /// How far the WAL of the newest timeline goes, fragments included.
+    shipped: Option<Shipped>,
+    /// The receivers that have shipped into this repository.
+    receivers: Vec<ReceiverRun>,
     /// WAL behind the first backup that is missing here.
     gaps: Vec<Segments>,
     /// WAL that is here missing and in another region there.
@@ -105,6 +111,34 @@ struct Reach {
     backups: Vec<String>,
 }
 
+/// How far WAL goes.
+#[derive(Debug, Serialize, JsonSchema)]
+struct Shipped {
+    /// The timeline.
+    timeline: u32,
+    /// The position behind the last.
+    lsn: String,
+    /// The last commit that is known up to there.
+    last_commit: Option<Timestamp>,
+}
+
+/// A run of a receiver.
+#[derive(Debug, Serialize, JsonSchema)]
+struct ReceiverRun {
+    /// Its writer epoch in this repository.
+    epoch: u32,
+    /// The label of its writer key.
+    writer: String,
+    /// Its host.
+    host: String,
+    /// When it started.
+    started_at: Timestamp,
+    /// The epoch of the service that it works for; 0 without a control plane.
+    control_epoch: u64,
+    /// Where its newest fragment ends; null if segments have replaced all that it shipped.
+    newest_lsn: Option<String>,
+}
+
 /// Segments of a timeline.
 #[derive(Debug, Serialize, JsonSchema)]
 // The name that the published schema has.
@@ -130,9 +164,43 @@ impl Segments {
 
     fn shown(&self) -> String {
         match self.segments {
+            // Fragments alone, of the last segment at least.
+            0 => format!("fragments of {}", self.last),
             1 => self.first.clone(),
             count => format!("{} to {} ({count} segments)", self.first, self.last),
         }
+    }
+}
+
+impl Shipped {
+    fn new(shipped: status::Shipped) -> Self {
+        let (timeline, lsn) = (shipped.timeline.0, shipped.lsn.to_string());
+        Self { timeline, lsn, last_commit: shipped.last_commit }
+    }
+
+    fn shown(&self) -> String {
+        let commit = self.last_commit.map(|time| format!(", last commit {}", moment(time)));
+        format!("{} on timeline {}{}", self.lsn, self.timeline, commit.unwrap_or_default())
+    }
+}
+
+impl ReceiverRun {
+    fn new(line: status::ReceiverLine) -> Self {
+        Self {
+            epoch: line.epoch,
+            writer: line.writer,
+            host: line.host,
+            started_at: line.started_at,
+            control_epoch: line.control_epoch,
+            newest_lsn: line.newest.map(|lsn| lsn.to_string()),
+        }
+    }
+
+    fn shown(&self) -> String {
+        let Self { epoch, host, writer, started_at, .. } = self;
+        let newest = self.newest_lsn.as_ref().map(|lsn| format!(", newest fragment up to {lsn}"));
+        let newest = newest.unwrap_or_default();
+        format!("receiver {epoch} on {host} ({writer}) since {}{newest}", moment(*started_at))
     }
 }
 
@@ -173,6 +241,8 @@ impl Region {
             region: window.region,
             window: window.spans.into_iter().map(Reach::new).collect(),
             archived: window.timelines.into_iter().filter_map(Segments::archived).collect(),
+            shipped: window.shipped.map(Shipped::new),
+            receivers: window.receivers.into_iter().map(ReceiverRun::new).collect(),
             gaps: window.gaps.iter().map(Segments::missing).collect(),
             lag: ranges.iter().map(Segments::missing).collect(),
             lacks: lacks.collect(),
@@ -194,6 +264,13 @@ impl Region {
         }
         for archived in &self.archived {
             line(emphasis("WAL    "), archived.shown());
+        }
+        if let Some(shipped) = self.shipped.as_ref().filter(|_| !self.receivers.is_empty()) {
+            line(emphasis("shipped"), shipped.shown());
+        }
+        // Older runs are in the JSON.
+        if let Some(receiver) = self.receivers.last() {
+            line(emphasis("from   "), receiver.shown());
         }
         for gap in &self.gaps {
             line(Mark::Bad.paint("gap    "), gap.shown());
