@@ -8,6 +8,7 @@ mod facts;
 mod folder;
 mod ledger;
 mod pages;
+mod passing;
 mod pause;
 mod receiver;
 mod reopen;
@@ -24,7 +25,7 @@ use std::time::Duration;
 
 use lifeboat_environment::Environment;
 use lifeboat_model::spec::Durable;
-use lifeboat_model::{Lsn, SegmentName, Timeline};
+use lifeboat_model::{Lsn, Timeline};
 use lifeboat_objects::Blocking;
 use lifeboat_repository::keys::{WriterKey, WriterStream};
 use lifeboat_repository::repository::Repository;
@@ -85,17 +86,6 @@ pub struct ReceiveRequest<'a> {
     pub drain: bool,
     /// Opens this region's repository.
     pub open: &'a (dyn Fn() -> Outcome<Repository> + Sync),
-    /// Told of each segment that is in the repository, before its file goes.
-    pub closed: &'a (dyn Fn(&ClosedSegment<'_>) -> Outcome<()> + Sync),
-}
-
-/// A segment that is whole and stored, and still in the spool.
-#[derive(Debug, Clone, Copy)]
-pub struct ClosedSegment<'a> {
-    /// Its name.
-    pub name: SegmentName,
-    /// Its file.
-    pub path: &'a Path,
 }
 
 /// WAL that was lost.
@@ -143,13 +133,10 @@ fn receive_from(request: &ReceiveRequest<'_>, servers: &mut dyn Servers) -> Outc
     let mut receiver = open(request, &folder, &ledger)?;
     let ended = std::thread::scope(|scope| {
         scope.spawn(|| Shipper::new(request, &folder, &ledger).run());
-        let ended = receiver.check_seal().and_then(|()| match request.drain {
-            true => Ok(()),
-            false => work(&mut receiver, servers),
-        });
-        // Whatever it was that ended it: what is flushed is shipped.
-        ledger.end_soon();
-        ended
+        // Whatever it is that ends this thread: what is flushed is shipped.
+        let _end = EndSoon(&ledger);
+        receiver.check_seal()?;
+        if request.drain { Ok(()) } else { work(&mut receiver, servers) }
     });
     let trouble = ledger.take_failure();
     if trouble.as_ref().is_some_and(|trouble| !passes(trouble.code())) {
@@ -159,6 +146,15 @@ fn receive_from(request: &ReceiveRequest<'_>, servers: &mut dyn Servers) -> Outc
     let standing = ledger.standing();
     let (flushed, waiting_bytes) = (receiver.held(), standing.waiting);
     Ok(Received { flushed, waiting_bytes, gaps: receiver.gaps, trouble })
+}
+
+/// Lets the shipper come to its end, also after a panic.
+struct EndSoon<'a>(&'a Ledger);
+
+impl Drop for EndSoon<'_> {
+    fn drop(&mut self) {
+        self.0.end_soon();
+    }
 }
 
 /// Looks at spool and repository. Without the repository nothing begins: local state alone does
@@ -201,6 +197,7 @@ fn work<'a>(receiver: &mut Receiver<'a>, servers: &mut dyn Servers) -> Outcome<(
                 }
             }
             Err(failure) if is_worth_waiting(&failure, receiver.was_attached) => told(&failure),
+            Err(failure) if failure.code() == Code::Interrupted => return Ok(()),
             Err(failure) => return Err(failure),
         };
         // The same trouble again is no news.

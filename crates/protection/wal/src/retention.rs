@@ -151,6 +151,7 @@ pub(crate) fn needed(inventory: &Inventory<'_>) -> Option<Needed> {
 fn wal_object((key, stat): (Key, Stat), size: SegmentSize) -> Option<Held> {
     let (timeline, number, is_fragment) = match classify(&key)? {
         Place::Fragment(_, name) => (name.timeline, size.number_of(name.start), true),
+        Place::Changes(_, name) => (name.segment.timeline(), name.segment.number(size), false),
         Place::Wal(_, file) => {
             let name = file.split_once(".part-").map_or(file.as_str(), |(segment, _)| segment);
             let segment = match name.parse().ok()? {

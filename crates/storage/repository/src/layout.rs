@@ -4,6 +4,7 @@ use lifeboat_model::Timeline;
 use lifeboat_objects::Key;
 use lifeboat_telemetry::Outcome;
 
+use crate::changes::ChangesName;
 use crate::fragment::FragmentName;
 use crate::ids::{Digest, StreamId};
 use crate::object::ObjectType;
@@ -95,4 +96,14 @@ pub fn receiver(stream: StreamId, epoch: u32) -> Outcome<Key> {
 /// The folder of all runs of receivers.
 pub fn receivers(stream: StreamId) -> String {
     format!("streams/{stream}/receivers/")
+}
+
+/// What the WAL of a segment changed: `streams/STREAM/changes/00000001/SEGMENT-EPOCH`.
+pub fn changes(stream: StreamId, name: &ChangesName) -> Outcome<Key> {
+    Key::new(format!("{}{name}", all_changes(stream)))
+}
+
+/// The folder of all of these.
+pub fn all_changes(stream: StreamId) -> String {
+    format!("streams/{stream}/changes/")
 }

@@ -8,6 +8,7 @@
 pub mod access;
 pub mod ask;
 pub mod binding;
+pub mod changes;
 pub mod catch_up;
 pub mod check;
 pub mod create;

@@ -61,6 +61,8 @@ pub enum ObjectType {
     Fragment = 16,
     /// A run of a receiver: who has a writer epoch.
     Receiver = 17,
+    /// What the WAL of a segment changed, and when.
+    Changes = 19,
     /// A writer's session.
     Session = 18,
     /// A link of the audit chain.
@@ -68,7 +70,7 @@ pub enum ObjectType {
 }
 
 impl ObjectType {
-    const ALL: [Self; 18] = [
+    const ALL: [Self; 19] = [
         Self::Format,
         Self::Slot,
         Self::Certificate,
@@ -85,6 +87,7 @@ impl ObjectType {
         Self::History,
         Self::Fragment,
         Self::Receiver,
+        Self::Changes,
         Self::Session,
         Self::Audit,
     ];

@@ -30,7 +30,7 @@ pub(crate) fn attach<'a>(
     let history = histories(receiver, sender.as_mut(), greeting.system.timeline)?;
     let slot: SlotName = receiver.request.name.parse().map_err(at)?;
     let kept = ready_slot(receiver, sender.as_mut(), &slot)?;
-    let earliest = earliest(kept, &greeting);
+    let earliest = earliest(kept, &greeting, &history);
     let begin = match receiver.end(size)? {
         None => earliest,
         Some(end) => {
@@ -176,10 +176,11 @@ fn histories(
     Ok(history)
 }
 
-/// Where to begin when nothing is there: as early as the slot keeps WAL.
-fn earliest(kept: Option<Lsn>, greeting: &Greeting) -> Position {
+/// Where to begin when nothing is there: as early as the slot keeps WAL, which right after a
+/// promotion is on an older timeline.
+fn earliest(kept: Option<Lsn>, greeting: &Greeting, history: &History) -> Position {
     let flushed = greeting.system.flushed;
-    let lsn = kept.map_or(flushed, |kept| kept.min(flushed));
-    let lsn = Lsn(lsn.0 - greeting.segment_size.offset_of(lsn));
-    Position { timeline: greeting.system.timeline, lsn }
+    let kept = kept.map_or(flushed, |kept| kept.min(flushed));
+    let lsn = Lsn(kept.0 - greeting.segment_size.offset_of(kept));
+    Position { timeline: history.timeline_of(kept), lsn }
 }

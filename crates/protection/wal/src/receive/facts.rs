@@ -8,6 +8,8 @@ use lifeboat_telemetry::{Code, Failure, Outcome};
 use super::folder::Folder;
 
 const PIECE: u64 = 1 << 20;
+/// Enough to know a segment by.
+const FIRST: usize = 40;
 
 /// Where a fragment may end.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -51,6 +53,9 @@ impl<'a> Facts<'a> {
     ) -> Outcome<Whole> {
         let segment = SegmentName::from_lsn(timeline, start, size);
         let begin = segment.start(size).unwrap_or(start);
+        if end.distance_from(begin) < FIRST as u64 {
+            return Ok(Whole::Nothing);
+        }
         let goes_on = |decoding: &Decoding| {
             let at = decoding.decoder.position();
             decoding.timeline == timeline && (begin..=end).contains(&at)
@@ -109,7 +114,18 @@ fn begin_at(
     segment: SegmentName,
     begin: Lsn,
 ) -> Outcome<Decoding> {
-    let mut first = [0; 64];
+    let decoder = Decoder::new(source(folder, system, segment)?, begin);
+    let (timeline, facts) = (segment.timeline(), WalFacts::default());
+    Ok(Decoding { timeline, decoder, facts, whole: begin })
+}
+
+/// What the first page of a segment in the spool says of who wrote it.
+pub(crate) fn source(
+    folder: &Folder,
+    system: SystemIdentifier,
+    segment: SegmentName,
+) -> Outcome<Source> {
+    let mut first = [0; FIRST];
     // Only the name matters for the place: a size is not known before the page was read.
     let path = folder.segment(segment);
     let read = std::fs::File::open(&path)
@@ -120,9 +136,7 @@ fn begin_at(
         let message = format!("{segment} is of cluster {}", identity.system);
         return Err(Failure::new(Code::ClusterMismatch, message));
     }
-    let decoder = Decoder::new(Source::of(&identity, segment.timeline()), begin);
-    let (timeline, facts) = (segment.timeline(), WalFacts::default());
-    Ok(Decoding { timeline, decoder, facts, whole: begin })
+    Ok(Source::of(&identity, segment.timeline()))
 }
 
 fn note(facts: &mut WalFacts, record: &Record<'_>) {

@@ -18,7 +18,7 @@ use crate::durable;
 
 /// A file that is ready to become the next segment.
 const SPARE: &str = "spare";
-const ZEROS: [u8; 1 << 16] = [0; 1 << 16];
+static ZEROS: [u8; 1 << 16] = [0; 1 << 16];
 
 /// The spool of one stream in one region, locked for this process.
 pub(crate) struct Folder {

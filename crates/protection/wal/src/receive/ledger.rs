@@ -35,6 +35,8 @@ pub(crate) enum Work {
         /// Nothing follows: also a record that is not whole goes out.
         last: bool,
     },
+    /// Give up the files of what has ended and is in the repository.
+    Forget(Extent),
     /// Everything is shipped, and no more comes.
     Nothing,
 }
@@ -127,16 +129,11 @@ impl Ledger {
         self.state().size.ok_or_else(unknown)
     }
 
-    /// Takes out what is over and in the repository as a whole: its files can go.
-    pub(crate) fn take_finished(&self) -> Vec<Extent> {
+    /// The files of an extent are gone.
+    pub(crate) fn forgotten(&self, extent: Extent) {
         let mut state = self.state();
-        let size = state.size;
-        let finished =
-            |span: &Span| span.closed && span.unshipped() == 0 && span.next_segment(size).is_none();
-        let taken = state.spans.iter().filter(|span| finished(span)).map(|span| span.extent);
-        let taken = taken.collect();
-        state.spans.retain(|span| !finished(span));
-        taken
+        state.spans.retain(|span| span.extent != extent);
+        self.moved.notify_all();
     }
 
     /// Adds a history that is in the spool.
@@ -151,7 +148,7 @@ impl Ledger {
         let Some(last) = state.spans.last_mut() else { return };
         if to > last.extent.end {
             last.extent.end = to;
-            let due = last.unshipped() >= SHIP_AT_ONCE || last.shipped < last.extent.start;
+            let due = last.unshipped() >= SHIP_AT_ONCE;
             let first = state.since.is_none();
             state.since.get_or_insert_with(|| clock.elapsed());
             if due || first {
@@ -257,7 +254,7 @@ impl Ledger {
     /// The segment that ends at `to` is in the repository under its own name.
     pub(crate) fn stored(&self, segment: SegmentName, clock: &dyn Clock) {
         let mut state = self.state();
-        let Some(end) = state.size.and_then(|size| Some(segment.next(size)?.start(size)?)) else {
+        let Some(end) = state.size.and_then(|size| segment.next(size)?.start(size)) else {
             return;
         };
         let ours = |span: &&mut Span| {
@@ -301,11 +298,14 @@ impl State {
             if let Some(segment) = span.next_segment(self.size) {
                 return Some(Work::Segment(segment));
             }
-            let last = span.closed || self.ending;
             let waits = span.unshipped();
+            if waits == 0 && span.closed {
+                return Some(Work::Forget(span.extent));
+            }
             if waits == 0 {
                 continue;
             }
+            let last = span.closed || self.ending;
             let waited = self.since.is_none_or(|since| now.saturating_sub(since) >= flush_every);
             let fruitless = self.looked == Some(span.extent.end);
             if last || ((waited || waits >= SHIP_AT_ONCE) && !fruitless) {
@@ -334,6 +334,3 @@ impl Span {
             .then(|| SegmentName::from_lsn(self.extent.timeline, self.stored, size))
     }
 }
-
-#[cfg(test)]
-mod tests;

@@ -50,7 +50,7 @@ impl Pages {
         if self.padding {
             return self.pad(bytes);
         }
-        let page = self.first.map_or(self.size.bytes(), |(_, block)| block);
+        let page = self.first.map_or_else(|| self.size.bytes(), |(_, block)| block);
         let within = self.at.0 % page;
         if within == 0 || !self.header.is_empty() {
             let start = Lsn(self.at.0.saturating_sub(self.header.len() as u64));
@@ -123,6 +123,3 @@ fn wrong(start: Lsn, why: &str) -> Failure {
          damages data: check the server's log and `pg_waldump` there.",
     )
 }
-
-#[cfg(test)]
-mod tests;

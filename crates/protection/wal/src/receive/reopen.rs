@@ -161,6 +161,3 @@ fn header_of(
     folder.read(timeline, identity.segment_size, identity.start, &mut first)?;
     Ok(PageHeader::parse(&first))
 }
-
-#[cfg(test)]
-mod tests;

@@ -143,6 +143,3 @@ fn foreign(held: Timeline, found: Timeline) -> Failure {
     Failure::new(Code::TimelineForeign, message)
         .hint("An old primary that came back must be stopped; a restored copy must be adopted.")
 }
-
-#[cfg(test)]
-mod tests;

@@ -167,6 +167,3 @@ fn load<T: for<'a> Deserialize<'a>>(path: &Path) -> Outcome<Option<T>> {
         }
     }
 }
-
-#[cfg(test)]
-mod tests;

@@ -6,6 +6,7 @@ use std::path::Path;
 use std::time::Duration;
 
 use lifeboat_model::{Lsn, SegmentName, SegmentSize, SystemIdentifier, Timeline, WalFileName};
+use lifeboat_repository::changes::ChangesName;
 use lifeboat_repository::fragment::{FragmentName, encode_fragment};
 use lifeboat_repository::receiver::{Durable, ReceiverBody, claim_epoch};
 use lifeboat_repository::regions::Regions;
@@ -13,12 +14,13 @@ use lifeboat_repository::repository::Repository;
 use lifeboat_repository::wal_file::WalContent;
 use lifeboat_telemetry::{Code, Failure, Outcome};
 
+use super::ReceiveRequest;
 use super::facts::{Facts, Whole};
 use super::folder::Folder;
 use super::ledger::{Ledger, SHIP_AT_ONCE, Work};
+use super::passing::Passing;
 use super::pause::Pause;
 use super::reopen::Extent;
-use super::{ClosedSegment, ReceiveRequest};
 use crate::push::file::{Origin, read};
 use crate::push::parts::place;
 use crate::push::place::Places;
@@ -36,6 +38,7 @@ pub(crate) struct Shipper<'a> {
     repository: Option<Regions>,
     epoch: Option<u32>,
     facts: Facts<'a>,
+    passing: Passing,
     /// When somebody asked for the end.
     asked: Option<Duration>,
 }
@@ -47,29 +50,29 @@ impl<'a> Shipper<'a> {
         ledger: &'a Ledger,
     ) -> Self {
         let facts = Facts::new(folder, SystemIdentifier(request.stream.system_identifier));
-        Self { request, folder, ledger, repository: None, epoch: None, facts, asked: None }
+        let (repository, epoch, passing, asked) = (None, None, Passing::default(), None);
+        Self { request, folder, ledger, repository, epoch, facts, passing, asked }
     }
 
     /// Ships until there is nothing left and nothing more to come.
-    pub(crate) fn run(mut self) {
+    pub(crate) fn run(self) {
+        // Also after a panic nothing may be acknowledged on the strength of this thread.
+        let ledger = self.ledger;
+        let _done = Done(ledger);
+        self.work();
+    }
+
+    fn work(mut self) {
         let clock = self.request.environment.clock();
         loop {
             let work = self.ledger.next(clock);
             if work == Work::Nothing {
                 return self.ledger.done(None);
             }
-            if let Err(failure) = self.patiently(work).and_then(|()| self.clear_up()) {
+            if let Err(failure) = self.patiently(work) {
                 return self.ledger.done(Some(failure));
             }
         }
-    }
-
-    /// Gives up the files of timelines that have ended and are in the repository.
-    fn clear_up(&self) -> Outcome<()> {
-        for extent in self.ledger.take_finished() {
-            self.folder.retire_extent(extent, self.ledger.size()?)?;
-        }
-        Ok(())
     }
 
     /// A store that does not answer is asked for ever: the spool holds what waits.
@@ -113,6 +116,11 @@ impl<'a> Shipper<'a> {
             Work::History(timeline) => self.history(timeline),
             Work::Segment(name) => self.segment(name),
             Work::Fragment { extent, start, end, last } => self.fragment(extent, start, end, last),
+            Work::Forget(extent) => {
+                self.folder.retire_extent(extent, self.ledger.size()?)?;
+                self.ledger.forgotten(extent);
+                Ok(())
+            }
             Work::Nothing => Ok(()),
         }
     }
@@ -151,7 +159,7 @@ impl<'a> Shipper<'a> {
         let path = self.folder.segment(name);
         self.store_file(&path, WalFileName::Segment(name), size)?;
         self.request.environment.failpoints().hit("receive.consolidated")?;
-        (self.request.closed)(&ClosedSegment { name, path: &path })?;
+        self.note_changes(name, size)?;
         self.ledger.stored(name, self.request.environment.clock());
         // The one before is kept until now: records run on from it, which a crash asks about.
         if let Some(before) = name.number(size).checked_sub(1)
@@ -160,6 +168,17 @@ impl<'a> Shipper<'a> {
             self.folder.retire(before)?;
         }
         Ok(())
+    }
+
+    /// Stores what changed, before the file goes that says so.
+    fn note_changes(&mut self, segment: SegmentName, size: SegmentSize) -> Outcome<()> {
+        let (request, folder) = (self.request, self.folder);
+        let mut passing = std::mem::take(&mut self.passing);
+        let (regions, epoch) = self.repository()?;
+        let name = ChangesName { segment, epoch };
+        let noted = passing.store(request, folder, regions.nearest(), name, size);
+        self.passing = passing;
+        noted
     }
 
     fn store_file(
@@ -209,6 +228,18 @@ impl<'a> Shipper<'a> {
         self.facts.forget(end);
         self.ledger.shipped(extent, end, clock);
         Ok(())
+    }
+}
+
+/// Tells the other thread that shipping has ended.
+struct Done<'a>(&'a Ledger);
+
+impl Drop for Done<'_> {
+    fn drop(&mut self) {
+        if !self.0.is_done() {
+            let message = "the thread that ships has ended unexpectedly";
+            self.0.done(Some(Failure::new(Code::Internal, message)));
+        }
     }
 }
 

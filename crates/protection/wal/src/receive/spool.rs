@@ -140,6 +140,3 @@ pub(crate) fn split_brain(at: Lsn, timeline: Timeline) -> Failure {
          older state. Nothing was acknowledged since. Find the second server and stop one of them.",
     )
 }
-
-#[cfg(test)]
-mod tests;

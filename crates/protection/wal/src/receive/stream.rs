@@ -12,8 +12,9 @@ use super::folder::full;
 use super::receiver::Receiver;
 use super::seal;
 
-/// So much is taken before it is flushed, if it is there already.
-const BATCH: u64 = 1 << 20;
+/// So much is taken before it is flushed, if it is there already. Less than the smallest segment,
+/// so that one spare file is enough.
+const BATCH: u64 = 512 << 10;
 /// How long a look at the socket lasts; orders are heard in between.
 const LOOK: Duration = Duration::from_millis(100);
 /// The same, while the shipper's progress is to be acknowledged.
@@ -106,7 +107,6 @@ impl<'r, 'a> Streaming<'r, 'a> {
                 Err(error) => left = Some(Left::Lost(error.at(self.attached.sender.place()))),
             }
         }
-        self.heard = self.now();
         if self.attached.spool.written() > began {
             let request = self.receiver.request;
             request.environment.failpoints().hit("receive.written")?;
@@ -115,6 +115,8 @@ impl<'r, 'a> Streaming<'r, 'a> {
             let clock = request.environment.clock();
             self.receiver.ledger.flushed(self.attached.spool.flushed(), clock);
         }
+        // A slow disk of ours is no silence of the server.
+        self.heard = self.now();
         Ok(left)
     }
 

@@ -1,1 +1,7 @@
+mod passing;
+mod script;
+mod written;
 
+mod dying;
+mod servers;
+mod timelines;

@@ -2,6 +2,7 @@
 
 use lifeboat_objects::Key;
 
+use crate::changes::ChangesName;
 use crate::fragment::FragmentName;
 use crate::ids::{Digest, StreamId};
 
@@ -30,6 +31,8 @@ pub enum Place {
     Fragment(StreamId, FragmentName),
     /// A run of a receiver, by its epoch.
     Receiver(StreamId, u32),
+    /// What the WAL of a segment changed.
+    Changes(StreamId, ChangesName),
 }
 
 impl Place {
@@ -41,7 +44,8 @@ impl Place {
             | Self::Session(stream, _)
             | Self::Wal(stream, _)
             | Self::Fragment(stream, _)
-            | Self::Receiver(stream, _) => Some(*stream),
+            | Self::Receiver(stream, _)
+            | Self::Changes(stream, _) => Some(*stream),
             _ => None,
         }
     }
@@ -85,6 +89,10 @@ fn in_stream(stream: StreamId, rest: &[&str]) -> Option<Place> {
         ["fragments", timeline, name] => {
             let name = format!("{timeline}/{name}").parse().ok()?;
             Some(Place::Fragment(stream, name))
+        }
+        ["changes", timeline, name] => {
+            let name = format!("{timeline}/{name}").parse().ok()?;
+            Some(Place::Changes(stream, name))
         }
         ["receivers", epoch] => Some(Place::Receiver(stream, hex32(epoch)?)),
         _ => None,

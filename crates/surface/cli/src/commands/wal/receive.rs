@@ -133,7 +133,6 @@ pub fn run(args: &Args, context: &Context) -> Outcome<Received> {
         spool_limit: args.spool_limit.map_or(SPOOL_LIMIT, |limit| limit.0),
         drain: args.drain,
         open: &|| access.repository(&region),
-        closed: &|_| Ok(()),
     })?;
     Ok(Received::new(answer, &id, &region))
 }
