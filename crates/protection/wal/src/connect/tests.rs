@@ -1,7 +1,8 @@
 use lifeboat_telemetry::Code;
+use lifeboat_testkit::postgres::Cluster;
 use tokio_postgres::config::{Host as SessionHost, SslMode};
 
-use super::{TlsMode, host_and_port, parse, role_of, session};
+use super::{TlsMode, connect_at, host_and_port, parse, role_of, session};
 
 #[test]
 fn a_session_is_what_the_string_says() {
@@ -29,4 +30,40 @@ fn what_cannot_be_read_is_refused_without_its_secrets() {
 fn only_a_role_that_is_named_is_known() {
     assert_eq!(role_of("host=/run/postgresql user=app"), Some("app".to_owned()));
     assert_eq!(role_of("host=/run/postgresql"), None);
+}
+
+/// The certificates that the replication protocol is tested with.
+fn certificate(name: &str) -> std::path::PathBuf {
+    let folder = concat!(env!("CARGO_MANIFEST_DIR"), "/../../postgres/wire/testdata/tls");
+    std::path::Path::new(folder).join(name)
+}
+
+#[tokio::test]
+async fn pg15_a_server_far_away_must_prove_who_it_is() {
+    let cluster = Cluster::builder(15).tcp().setting("ssl = on").create().unwrap();
+    for name in ["server.crt", "server.key"] {
+        let content = std::fs::read(certificate(name)).unwrap();
+        lifeboat_testkit::scratch::write(&cluster.data().join(name), content).unwrap();
+    }
+    let mut cluster = cluster;
+    cluster.start().unwrap();
+    let address = format!("127.0.0.1:{}", cluster.port());
+    let (roots, others) = (certificate("ca.crt"), certificate("alone.crt"));
+    let known = |more: String| format!("host=/run/postgresql user=postgres dbname=postgres {more}");
+    let signed = known(format!("sslmode=verify-ca sslrootcert={}", roots.display()));
+    let connection = connect_at(&signed, &address).await.unwrap();
+    let encrypted = "SELECT ssl::text FROM pg_stat_ssl WHERE pid = pg_backend_pid()";
+    assert_eq!(connection.text(encrypted).await.unwrap(), "true");
+
+    for doubtful in [
+        known(format!("sslmode=verify-ca sslrootcert={}", others.display())),
+        // Without a word the name counts, and this one is of another host.
+        known(format!("sslrootcert={}", roots.display())),
+    ] {
+        let Err(failure) = connect_at(&doubtful, &address).await else {
+            panic!("{doubtful} was believed");
+        };
+        assert_eq!(failure.code(), Code::ClusterUnreachable, "{failure}");
+        assert!(failure.full_message().contains("certificate"), "{failure}");
+    }
 }
