@@ -130,6 +130,50 @@ async fn read_golden(name: &str) {
     assert_eq!(report.read, report.objects);
 }
 
+/// Frames had 1 MiB before they had 16.
+#[test]
+fn small_frames_of_wal_are_read() {
+    for (name, encryption) in [("sealed", Encryption::Aes256Gcm), ("plain", Encryption::None)] {
+        let folder = folder(&format!("../v1-small-frames/{name}"));
+        let sample = sample::run(sample::build(&format!("memory:///small-{name}"), encryption));
+        let keys = sample.secrets.stream(SYSTEM, Incarnation::FIRST);
+        let read_key = sample.secrets.read_key().for_wal(keys.stream());
+        for number in [0, 1] {
+            let key = layout::wal_part(keys.stream(), LARGE, number).unwrap();
+            let file = key.as_str().rsplit_once('/').unwrap().1;
+            let bytes = Bytes::from(std::fs::read(folder.join(file)).unwrap());
+            let kind = ObjectType::SegmentPart;
+            let decoded = wal_file::decode(&keys, &read_key, kind, &key, &bytes);
+            // The sample gives its parts the digest of another file, which only `plain` looks at.
+            match encryption {
+                Encryption::Aes256Gcm => assert_eq!(decoded.unwrap().1, sample::wal(1_500_000)),
+                Encryption::None => {
+                    assert!(decoded.unwrap_err().to_string().contains("wrong content"));
+                }
+            }
+        }
+    }
+}
+
+#[test]
+fn wal_of_two_frames_comes_back() {
+    let (secrets, environment) = {
+        let sample = sample::run(sample::build("memory:///golden-frames", Encryption::Aes256Gcm));
+        (sample.secrets, sample::environment())
+    };
+    let keys = secrets.stream(SYSTEM, Incarnation::FIRST);
+    let read_key = secrets.read_key().for_wal(keys.stream());
+    let key = layout::wal_part(keys.stream(), LARGE, 7).unwrap();
+    let plain = sample::wal((16 << 20) + 1);
+    let (digest, facts) = (keys.content_digest(&plain), wal_file::WalFacts::default());
+    let content = wal_file::WalContent { plain: &plain, digest, facts: &facts };
+    let kind = ObjectType::SegmentPart;
+    let bytes = wal_file::encode(&keys, &environment, kind, &key, 1, &content).unwrap();
+    let (head, found) = wal_file::decode(&keys, &read_key, kind, &key, &bytes).unwrap();
+    assert_eq!(head.plain_bytes, plain.len() as u64);
+    assert!(found == plain);
+}
+
 #[test]
 fn a_newer_repository_is_refused() {
     let sample = sample::run(sample::build("memory:///golden-newer", Encryption::Aes256Gcm));
