@@ -1,4 +1,4 @@
-//! One call at work: the file that was asked for on this thread, what is ready next on another.
+//! One call at work: the file that was asked for on this thread, what is ready next on others.
 
 use std::path::Path;
 use std::time::Duration;
@@ -7,11 +7,15 @@ use lifeboat_model::WalFileName;
 use lifeboat_telemetry::Outcome;
 
 use super::ahead::Queue;
+use super::file::Origin;
 use super::identity::Source;
 use super::place::Places;
 use super::spool::Spool;
-use super::file::Origin;
 use super::{How, PushRequest, file, parts};
+
+/// Two threads compress while a third one waits for the repository. More would take processors
+/// from PostgreSQL.
+const HELPERS: usize = 2;
 
 /// What the threads of one call share.
 pub(crate) struct Call<'a> {
@@ -22,8 +26,8 @@ pub(crate) struct Call<'a> {
 }
 
 impl Call<'_> {
-    /// Pushes the file that was asked for on this thread; a second one takes from the queue, and
-    /// this one helps it when it is done.
+    /// Pushes the file that was asked for on this thread; helpers take from the queue, and so does
+    /// this one when it is done.
     pub(crate) fn run(
         &self,
         path: &Path,
@@ -33,7 +37,9 @@ impl Call<'_> {
         let clock = self.request.environment.clock();
         let until = clock.elapsed().saturating_add(self.request.ahead.time);
         std::thread::scope(|scope| {
-            scope.spawn(|| self.push_ahead(queue, until));
+            for _ in 0..HELPERS {
+                scope.spawn(|| self.push_ahead(queue, until));
+            }
             let answer = self.push_one(path, name);
             if answer.is_ok() {
                 self.push_ahead(queue, until);
