@@ -6,6 +6,7 @@
 
 mod ground;
 mod lag;
+mod replay;
 mod report;
 
 use std::path::Path;
@@ -28,12 +29,18 @@ pub struct Options {
     /// Sessions of pgbench.
     #[arg(long, default_value_t = 4)]
     clients: u32,
+    /// Only measure how fast a recovery replays from a repository.
+    #[arg(long)]
+    replay_only: bool,
 }
 
 /// Measures and prints.
 pub fn run(root: &Path, options: &Options) -> Result<()> {
     if options.pairs == 0 || options.seconds < 2 {
         bail!("--pairs must be at least 1, --seconds at least 2");
+    }
+    if options.replay_only {
+        return replay::run(root);
     }
     let ground = Ground::new(root)?;
     let mut report = Report::default();
@@ -48,5 +55,6 @@ pub fn run(root: &Path, options: &Options) -> Result<()> {
     }
     let lags = ground.lag(options.seconds, options.clients)?;
     report.print(lags);
-    Ok(())
+    drop(ground);
+    replay::run(root)
 }

@@ -69,7 +69,7 @@ impl Report {
 }
 
 /// Of sorted values; nothing has none.
-fn percentile(sorted: &[f64], percent: usize) -> f64 {
+pub fn percentile(sorted: &[f64], percent: usize) -> f64 {
     let at = (sorted.len().saturating_sub(1) * percent).div_ceil(100);
     sorted.get(at).copied().unwrap_or(f64::NAN)
 }
