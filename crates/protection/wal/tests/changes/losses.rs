@@ -49,6 +49,53 @@ fn current(cluster: &Cluster) -> Lsn {
     cluster.psql("SELECT pg_current_wal_insert_lsn()").unwrap().parse().unwrap()
 }
 
+/// Runs what loses something, and some things that look alike.
+fn cases(cluster: &Cluster, major: u32) -> Vec<(LossKind, Expected)> {
+    vec![
+        (LossKind::Dropped, lost(cluster, "DROP TABLE orders", "orders")),
+        (LossKind::Dropped, lost(cluster, "DROP TABLE moved", "moved")),
+        (LossKind::Truncated, lost(cluster, "TRUNCATE emptied", "emptied")),
+        (
+            LossKind::Truncated,
+            lost(
+                cluster,
+                "BEGIN; TRUNCATE reloaded; INSERT INTO reloaded VALUES (1); COMMIT",
+                "reloaded",
+            ),
+        ),
+        (LossKind::Deleted, lost(cluster, "DELETE FROM kept", "kept")),
+        (
+            LossKind::Deleted,
+            lost(
+                cluster,
+                "BEGIN; DELETE FROM few WHERE n < 250; SAVEPOINT a; DELETE FROM few; COMMIT",
+                "few",
+            ),
+        ),
+        (LossKind::Rewritten, lost(cluster, "VACUUM FULL kept", "kept")),
+        (LossKind::Rewritten, lost(cluster, "REINDEX INDEX kept_pkey", "kept_pkey")),
+        (LossKind::Rewritten, lost(cluster, "ALTER TABLE kept ALTER n TYPE bigint", "kept")),
+        (
+            // Before 15 the two look alike.
+            if major < 15 { LossKind::Rewritten } else { LossKind::Dropped },
+            lost(
+                cluster,
+                "BEGIN; DROP TABLE replaced; CREATE TABLE replaced AS SELECT 1 AS n; COMMIT",
+                "replaced",
+            ),
+        ),
+        (
+            LossKind::Dropped,
+            lost(
+                cluster,
+                "BEGIN; DROP TABLE prepared; PREPARE TRANSACTION 'p'; COMMIT PREPARED 'p'",
+                "prepared",
+            ),
+        ),
+        (LossKind::DatabaseDropped, lost(cluster, "DROP DATABASE brief", "nothing")),
+    ]
+}
+
 fn losses_are_found(major: u32, wal_level: &str) {
     let mut cluster = Cluster::builder(major)
         .setting(format!("wal_level = {wal_level}"))
@@ -60,49 +107,7 @@ fn losses_are_found(major: u32, wal_level: &str) {
     cluster.psql(PREPARE).unwrap();
     let start = current(&cluster);
     cluster.psql(HARMLESS).unwrap();
-    let cases = [
-        (LossKind::Dropped, lost(&cluster, "DROP TABLE orders", "orders")),
-        (LossKind::Dropped, lost(&cluster, "DROP TABLE moved", "moved")),
-        (LossKind::Truncated, lost(&cluster, "TRUNCATE emptied", "emptied")),
-        (
-            LossKind::Truncated,
-            lost(
-                &cluster,
-                "BEGIN; TRUNCATE reloaded; INSERT INTO reloaded VALUES (1); COMMIT",
-                "reloaded",
-            ),
-        ),
-        (LossKind::Deleted, lost(&cluster, "DELETE FROM kept", "kept")),
-        (
-            LossKind::Deleted,
-            lost(
-                &cluster,
-                "BEGIN; DELETE FROM few WHERE n < 250; SAVEPOINT a; DELETE FROM few; COMMIT",
-                "few",
-            ),
-        ),
-        (LossKind::Rewritten, lost(&cluster, "VACUUM FULL kept", "kept")),
-        (LossKind::Rewritten, lost(&cluster, "REINDEX INDEX kept_pkey", "kept_pkey")),
-        (LossKind::Rewritten, lost(&cluster, "ALTER TABLE kept ALTER n TYPE bigint", "kept")),
-        (
-            // Before 15 the two look alike.
-            if major < 15 { LossKind::Rewritten } else { LossKind::Dropped },
-            lost(
-                &cluster,
-                "BEGIN; DROP TABLE replaced; CREATE TABLE replaced AS SELECT 1 AS n; COMMIT",
-                "replaced",
-            ),
-        ),
-        (
-            LossKind::Dropped,
-            lost(
-                &cluster,
-                "BEGIN; DROP TABLE prepared; PREPARE TRANSACTION 'p'; COMMIT PREPARED 'p'",
-                "prepared",
-            ),
-        ),
-        (LossKind::DatabaseDropped, lost(&cluster, "DROP DATABASE brief", "nothing")),
-    ];
+    let cases = cases(&cluster, major);
     cluster.stop(Stop::Fast).unwrap();
     let mut found: Vec<Loss> = Vec::new();
     let mut scan = LossScan::new(100);
