@@ -24,6 +24,7 @@ pub struct Cutter {
     random: SeededRandom,
     keys: StreamKeys,
     size: SegmentSize,
+    timeline: Timeline,
     /// What every region has.
     end: Lsn,
 }
@@ -41,6 +42,7 @@ impl Cutter {
             random: SeededRandom::new(seed),
             keys: stream.keys.clone(),
             size,
+            timeline: Timeline::FIRST,
             end: written(world)?,
             environment,
         };
@@ -63,16 +65,22 @@ impl Cutter {
         Ok(Self { end: Lsn(start), ..cutter })
     }
 
-    /// Where the shipped WAL ends.
-    pub fn end(&self) -> Lsn {
-        self.end
+    /// Where the segment ends that is being cut.
+    pub fn segment_end(&self) -> Lsn {
+        Lsn(self.end.0 - self.size.offset_of(self.end) + self.size.bytes())
+    }
+
+    /// Goes on with the timeline that branched off at `branch`, from the start of its segment.
+    pub fn follow(&mut self, timeline: Timeline, branch: Lsn) {
+        self.timeline = timeline;
+        self.end = Lsn(branch.0 - self.size.offset_of(branch));
     }
 
     /// Ships up to a position into all regions, into each in pieces of its own.
     pub fn ship(&mut self, world: &World, regions: &[&str], upto: Lsn) -> Result<u32> {
         let mut count = 0;
         while self.end < upto {
-            let name = SegmentName::from_lsn(Timeline(1), self.end, self.size);
+            let name = SegmentName::from_lsn(self.timeline, self.end, self.size);
             let start = name.start(self.size).context("no segment")?;
             let end = Lsn(start.0 + self.size.bytes()).min(upto);
             let path = world.source.data().join("pg_wal").join(name.to_string());
@@ -117,7 +125,7 @@ impl Cutter {
         let start = segment.start(self.size).context("no segment")?;
         let (from_lsn, to_lsn) = (Lsn(start.0 + from), Lsn(start.0 + to));
         let epoch = 1 + self.below(u64::from(EPOCHS)) as u32;
-        let name = FragmentName { timeline: Timeline(1), start: from_lsn, end: to_lsn, epoch };
+        let name = FragmentName { timeline: self.timeline, start: from_lsn, end: to_lsn, epoch };
         let identity = identify_segment(content, segment)?;
         let summary = scan(content.get(..to as usize).context("too short")?, &identity);
         let points = summary

@@ -5,13 +5,15 @@ use std::path::Path;
 use std::process::Command;
 
 use anyhow::{Context, Result, ensure};
-use lifeboat_model::{Lsn, SegmentName, SegmentSize};
+use lifeboat_model::{Lsn, SegmentName, SegmentSize, Timeline};
 use lifeboat_scenarios::fragments::{Cutter, stand_by, written};
 use lifeboat_scenarios::ledger::{self, Point};
-use lifeboat_scenarios::restored::{restore, untouched, verify};
+use lifeboat_scenarios::restored::{promote, restore, untouched, verify};
 use lifeboat_scenarios::world::{DATABASE, Setup, World, refused};
 use lifeboat_testkit::oracle;
+use lifeboat_testkit::postgres::Stop;
 use lifeboat_testkit::process::{Account, run};
+use lifeboat_testkit::scratch;
 
 const REGIONS: [&str; 2] = ["east", "west"];
 
@@ -182,4 +184,46 @@ fn pg15_a_standby_follows_fragments() -> Result<()> {
 #[test]
 fn pg18_a_standby_follows_fragments() -> Result<()> {
     a_standby_follows(18)
+}
+
+#[test]
+fn pg15_a_promotion_is_followed_through_fragments() -> Result<()> {
+    let mut world = unarchived(15, 1)?;
+    let mut cutter = Cutter::new(&world, &REGIONS, 12)?;
+    let before = ledger::append(&world.source)?;
+    ledger::append(&world.source)?;
+    cutter.ship(&world, &REGIONS, written(&world)?)?;
+    world.source.stop(Stop::Fast)?;
+    // A server that archives closes its segment before it ends; its last record lies behind.
+    let closed = cutter.segment_end();
+    cutter.ship(&world, &REGIONS, closed)?;
+    scratch::write(&world.source.data().join("recovery.signal"), "")?;
+    let settings = fs::read_to_string(world.source.configuration())?;
+    scratch::write(world.source.configuration(), settings + "restore_command = 'false'\n")?;
+    world.source.start()?;
+    world.source.wait_for("SELECT pg_is_in_recovery()", "f")?;
+
+    let history = fs::read_to_string(world.source.data().join("pg_wal/00000002.history"))?;
+    let branch: Lsn = history.split_whitespace().nth(1).context("no branch")?.parse()?;
+    world.push("pg_wal/00000002.history")?.success()?;
+    cutter.follow(Timeline(2), branch);
+    // As long as there is only the copy of what the parent wrote, the parent is read.
+    cutter.ship(&world, &REGIONS, Lsn(branch.0 - 1))?;
+    let mut copy = restore(&world, "west", "parent", &["--lsn", &before.lsn])?;
+    promote(&mut copy)?;
+    ledger::is_at(&copy, &before)?;
+
+    let after = ledger::append(&world.source)?;
+    let end = written(&world)?;
+    world.source.kill9()?;
+    cutter.ship(&world, &REGIONS, end)?;
+    for (name, flags, point) in
+        [("before", vec!["--lsn", &before.lsn], &before), ("after", vec!["--latest"], &after)]
+    {
+        let mut copy = restore(&world, "east", name, &flags)?;
+        verify(&mut copy).with_context(|| name.to_owned())?;
+        ledger::is_at(&copy, point).with_context(|| name.to_owned())?;
+    }
+    world.ok(&["wal", "status", DATABASE])?;
+    Ok(())
 }
