@@ -299,3 +299,18 @@ fn pg15_a_push_goes_past_a_region_with_a_damaged_format() -> Result<()> {
     ensure!(pushed.stderr.contains("error[LB3002]"), "{pushed}");
     Ok(())
 }
+
+#[test]
+fn pg15_a_backup_that_a_region_missed_is_no_damage_there() -> Result<()> {
+    let world = World::start(15)?;
+    let (west, away) = (world.repository("west"), world.scratch.join("away"));
+    fs::rename(&west, &away)?;
+    let taken = world.run(&["backup", DATABASE])?.expect_code(5)?;
+    assert!(taken.stderr.contains("west"), "{taken}");
+    fs::rename(&away, &west)?;
+    world.backup()?;
+    let checked = world.run(&["repo", "check"])?.expect_code(5)?;
+    assert!(checked.stdout.contains("this backup was never here; east has it"), "{checked}");
+    assert!(!checked.stdout.contains("damaged"), "{checked}");
+    Ok(())
+}

@@ -2,9 +2,9 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use lifeboat_objects::Blocking;
+use lifeboat_objects::{Blocking, Key, Stat};
 use lifeboat_repository::access::Access;
-use lifeboat_repository::check::{Check, CheckReport};
+use lifeboat_repository::check::{Check, CheckReport, Place, classify};
 use lifeboat_repository::regions::Regions;
 use lifeboat_repository::repository::Repository;
 use lifeboat_telemetry::{Code, Failure, Outcome, bytes};
@@ -60,6 +60,8 @@ struct RegionChecked {
     backups: u64,
     /// Objects that are damaged or missing.
     damage: Vec<Damage>,
+    /// Backups that were taken while this region did not answer; another one has them.
+    lacks: Vec<Damage>,
     /// Leftovers that nothing needs.
     leftovers: Vec<Damage>,
 }
@@ -109,6 +111,9 @@ impl Report for RepositoriesChecked {
                     text.push_str(&format!("    needed by {}\n", damage.backups.join(", ")));
                 }
             }
+            for lack in &region.lacks {
+                text.push_str(&format!("  {}: {}\n", lack.object, lack.what));
+            }
             if !region.leftovers.is_empty() {
                 let count = region.leftovers.len();
                 text.push_str(&format!(
@@ -140,11 +145,14 @@ pub fn run(args: &Args, context: &Context) -> Outcome<RepositoriesChecked> {
         checked.push(RegionChecked::new(report, repository.store().location().display()));
     }
     compare_vaults(&access, &regions, &mut checked)?;
+    compare_backups(&access, &regions, &mut checked)?;
     let skipped = regions.skipped().iter().map(|skipped| Skipped {
         region: skipped.region.clone(),
         why: skipped.failure.full_message(),
     });
-    let failure = damage(&checked, args.read_data).or_else(|| regions.partial());
+    let failure = damage(&checked, args.read_data)
+        .or_else(|| regions.partial())
+        .or_else(|| lacks(&checked));
     Ok(RepositoriesChecked {
         read_data: args.read_data,
         skipped: skipped.collect(),
@@ -181,6 +189,60 @@ fn compare_vaults(
     Ok(())
 }
 
+/// A backup that its successor names and that only another region has is no damage: it was taken
+/// while this region did not answer.
+fn compare_backups(
+    access: &Access<'_>,
+    regions: &Regions,
+    checked: &mut [RegionChecked],
+) -> Outcome<()> {
+    for region in checked {
+        let others = || regions.all().iter().filter(|other| other.region() != region.region);
+        for damage in std::mem::take(&mut region.damage) {
+            let mut holder = None;
+            if let Ok(key) = Key::new(damage.object.as_str())
+                && matches!(classify(&key), Some(Place::Manifest(..)))
+                && access.blocking.run(own(regions, &region.region, &key))?.is_none()
+            {
+                for other in others() {
+                    if access.blocking.run(other.store().stat(&key))?.is_some() {
+                        holder = Some(other.region());
+                    }
+                }
+            }
+            match holder {
+                Some(holder) => {
+                    let what = format!("this backup was never here; {holder} has it");
+                    region.lacks.push(Damage { what, ..damage });
+                }
+                None => region.damage.push(damage),
+            }
+        }
+    }
+    Ok(())
+}
+
+/// The object in the region's own repository.
+async fn own(regions: &Regions, region: &str, key: &Key) -> Outcome<Option<Stat>> {
+    match regions.all().iter().find(|one| one.region() == region) {
+        Some(repository) => repository.store().stat(key).await,
+        None => Ok(None),
+    }
+}
+
+fn lacks(regions: &[RegionChecked]) -> Option<Failure> {
+    let behind: Vec<&str> = regions
+        .iter()
+        .filter(|region| !region.lacks.is_empty())
+        .map(|region| region.region.as_str())
+        .collect();
+    (!behind.is_empty()).then(|| {
+        let message = format!("{} lacks backups that another region has", behind.join(", "));
+        Failure::new(Code::RegionSkipped, message)
+            .hint("What is there is sound. The next backup is in all regions that answer.")
+    })
+}
+
 async fn check(
     repository: &Repository,
     context: &Context,
@@ -209,6 +271,7 @@ impl RegionChecked {
             read: report.read,
             backups: report.backups,
             damage: shown(damage),
+            lacks: Vec::new(),
             leftovers: shown(leftovers),
         }
     }

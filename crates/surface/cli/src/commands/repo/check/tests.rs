@@ -10,6 +10,7 @@ fn region(name: &str, damaged: bool) -> RegionChecked {
         read: 1,
         backups: 1,
         damage: damaged.then(one).into_iter().collect(),
+        lacks: Vec::new(),
         leftovers: Vec::new(),
     }
 }
