@@ -3,12 +3,15 @@
 //! pg_receivewal stands in for receivers: PostgreSQL believes the name, and so do impostors.
 
 use std::fs;
+use std::path::Path;
 
 use anyhow::{Context, Result, ensure};
 use lifeboat_scenarios::ledger;
 use lifeboat_scenarios::restored::{promote, restore};
 use lifeboat_scenarios::world::{DATABASE, Setup, World};
+use lifeboat_testkit::postgres::{Cluster, Stop};
 use lifeboat_testkit::process::{PATIENCE, Running};
+use lifeboat_testkit::scratch;
 use serde_json::Value;
 
 const WEST: &str = "lifeboat_shop_main_west";
@@ -29,11 +32,20 @@ fn start(receivers: &str) -> Result<World> {
 /// Somebody who receives under a name, with the slot of a receiver or without.
 fn receive(world: &mut World, name: &str, slot: Option<&str>) -> Result<Running> {
     let folder = world.scratch.folder(&format!("received/{name}-{}", slot.is_some()))?;
-    let mut command = world.source.installation().client_command("pg_receivewal")?;
-    let connection = format!("{} application_name={name}", world.source.connection());
+    receive_from(&mut world.source, &folder, name, slot)
+}
+
+fn receive_from(
+    server: &mut Cluster,
+    folder: &Path,
+    name: &str,
+    slot: Option<&str>,
+) -> Result<Running> {
+    let mut command = server.installation().client_command("pg_receivewal")?;
+    let connection = format!("{} application_name={name}", server.connection());
     command.args(["--synchronous", "--no-loop", "-d", &connection, "-D"]).arg(folder);
     if let Some(slot) = slot {
-        world.source.psql(&format!(
+        server.psql(&format!(
             "SELECT pg_create_physical_replication_slot('{slot}', true)
              WHERE NOT EXISTS (SELECT FROM pg_replication_slots WHERE slot_name = '{slot}')"
         ))?;
@@ -41,7 +53,7 @@ fn receive(world: &mut World, name: &str, slot: Option<&str>) -> Result<Running>
     }
     let running = Running::spawn(&mut command, None)?;
     let with_slot = slot.map_or("IS NULL".to_owned(), |slot| format!("= '{slot}'"));
-    world.source.wait_for(
+    server.wait_for(
         &format!(
             "SELECT count(*) FROM pg_stat_replication r
              LEFT JOIN pg_replication_slots s ON s.active_pid = r.pid
@@ -247,6 +259,55 @@ fn pg15_a_change_of_receivers_never_asks_for_less_than_before() -> Result<()> {
     Ok(())
 }
 
+#[test]
+fn pg15_what_is_interrupted_is_taken_back_or_known() -> Result<()> {
+    let mut world = start("west")?;
+    let _west = receiver(&mut world, WEST)?;
+    let arguments = world.arguments("east", &ACKNOWLEDGE);
+    // It fails after the setting: what was before is back.
+    let failed = world.lifeboat.with_failpoints("acknowledge.set=error", &arguments)?;
+    ensure!(failed.expect_code(1)?.stderr.contains("is empty again"), "no word of the return");
+    ensure!(world.source.psql(SETTING)?.is_empty());
+    ensure!(!automatic(&world)?.contains("synchronous_standby_names"), "a line was left behind");
+    // It dies: the setting stays, and is known for Lifeboat's own.
+    world.lifeboat.killed_at("acknowledge.set", &arguments)?;
+    ensure!(world.source.psql(SETTING)? == format!("ANY 1 (\"{WEST}\")"));
+    ensure!(acknowledge(&world, &[])?["changed"] == false);
+    ensure!(acknowledge(&world, &["--undo"])?["after"] == "");
+    ensure!(!automatic(&world)?.contains("synchronous_standby_names"), "a line was left behind");
+    Ok(())
+}
+
+#[test]
+fn pg15_after_a_move_the_other_receivers_count() -> Result<()> {
+    let mut world = start("east, west")?;
+    let west = receiver(&mut world, WEST)?;
+    acknowledge(&world, &[])?;
+    // The other region's server brings the old rule along.
+    let mut moved = world.source.standby()?;
+    let line = world.node("west-1", "west", &moved);
+    world.edit_spec(|text| {
+        text.replace("        nodes:\n", &format!("        nodes:\n          {line}\n"))
+    })?;
+    drop(west);
+    world.source.stop(Stop::Fast)?;
+    moved.psql("SELECT pg_promote()")?;
+    moved.wait_for("SELECT pg_is_in_recovery()", "f")?;
+    ensure!(moved.psql(SETTING)? == format!("ANY 1 (\"{WEST}\")"));
+
+    let finished = world.refused(4, "LB5014", &ACKNOWLEDGE)?;
+    ensure!(finished.stdout.contains("writes on west-1 in west"), "{finished}");
+    let folder = world.scratch.folder("received-from-west")?;
+    let _east = receive_from(&mut moved, &folder, EAST, Some(EAST))?;
+    let done = acknowledge(&world, &[])?;
+    ensure!(done["region"] == "west" && done["between"].is_null(), "{done}");
+    ensure!(moved.psql(SETTING)? == format!("ANY 1 (\"{EAST}\")"));
+    moved.psql("CREATE TABLE t (n int)")?;
+    ensure!(acknowledge(&world, &["--undo"])?["after"] == "");
+    ensure!(moved.psql(SETTING)?.is_empty());
+    Ok(())
+}
+
 /// The verdict and the message of a line of `check`.
 fn line(world: &World, check: &str) -> Result<String> {
     let document = world.run(&["check", "--json"])?.json()?;
@@ -354,12 +415,17 @@ fn pg15_status_says_what_would_be_lost_now_and_never_guesses() -> Result<()> {
 
 /// Streams, and archives nothing; its old WAL goes at the next checkpoint.
 fn streaming(receivers: &str, keep: &str) -> Result<World> {
-    Setup::new(15)?
+    let mut world = Setup::new(15)?
         .wal(&format!("mode: stream, receivers: [{receivers}], flush_every: 500ms"))
-        .archive_command("true")
         .cluster(|cluster| cluster.setting(format!("max_slot_wal_keep_size = {keep}")))
         .cluster(|cluster| cluster.setting("min_wal_size = 32MB").setting("max_wal_size = 64MB"))
-        .start()
+        .prepare()?;
+    let configuration = world.source.configuration().to_owned();
+    let text = fs::read_to_string(&configuration)? + "archive_mode = off\n";
+    scratch::write(&configuration, text)?;
+    world.ok(&["repo", "create"])?;
+    world.source.start()?;
+    Ok(world)
 }
 
 /// Fills segments and lets the server drop what nobody keeps.

@@ -38,9 +38,7 @@ impl Change<'_> {
         match plan.way {
             Way::Protect => self.protect(plan)?,
             Way::Restore => self.set(&plan.after)?,
-            Way::Reset => {
-                self.alter("ALTER SYSTEM RESET synchronous_standby_names", &plan.after)?;
-            }
+            Way::Reset => self.reset(&plan.after)?,
         }
         self.blocking.run(flushed_here(self.connection))
     }
@@ -49,10 +47,16 @@ impl Change<'_> {
         self.prove(plan)?;
         let mut held = plan.before.clone();
         for value in plan.between.iter().chain([&plan.after]) {
-            let verified = self.set(value).and_then(|()| self.verify(value, &plan.receivers));
+            let verified = self.set(value).and_then(|()| {
+                self.environment.failpoints().hit("acknowledge.set")?;
+                self.verify(value, &plan.receivers)
+            });
             if let Err(failure) = verified {
                 // Better unprotected as before than a server in which every commit waits.
-                self.set(&held)?;
+                match held == plan.before && !plan.by_alter_system {
+                    true => self.reset(&held)?,
+                    false => self.set(&held)?,
+                }
                 let now = if held.is_empty() { "empty" } else { &held };
                 return Err(failure.within(format!("synchronous_standby_names is {now} again")));
             }
@@ -63,6 +67,10 @@ impl Change<'_> {
             }
         }
         Ok(())
+    }
+
+    fn reset(&self, expected: &str) -> Outcome<()> {
+        self.alter("ALTER SYSTEM RESET synchronous_standby_names", expected)
     }
 
     fn set(&self, value: &str) -> Outcome<()> {

@@ -35,6 +35,8 @@ pub struct Wish<'a> {
 pub struct Plan {
     /// The value now.
     pub before: String,
+    /// Whether ALTER SYSTEM has set it.
+    pub by_alter_system: bool,
     /// The value afterwards.
     pub after: String,
     /// The value between them: what is acknowledged under it satisfies both.
@@ -101,10 +103,11 @@ impl Standing {
     /// Looks for the receiver of a region.
     pub fn find(id: &DatabaseId, region: &RegionName, senders: &[Sender], slots: &[Slot]) -> Self {
         let name = receiver_name(id, region);
-        // PostgreSQL compares without regard to case; a copy that is being taken never counts.
+        // PostgreSQL compares without regard to case. Who takes a copy never counts, nor who has
+        // not begun to receive: that may be the receiver itself, back before it was missed.
         let claims = |sender: &&Sender| {
             sender.application_name.eq_ignore_ascii_case(&name)
-                && sender.state.as_deref() != Some("backup")
+                && !matches!(sender.state.as_deref(), Some("backup" | "startup"))
         };
         let (own, impostors): (Vec<_>, Vec<_>) = senders
             .iter()
@@ -189,7 +192,9 @@ impl Plan {
         strangers(wish, &receivers, &mut remarks);
         commits_wait(survey, needed, &mut remarks);
         what_follows(wish, survey, needed, &receivers, &mut remarks);
-        Self { before, after, between, way: Way::Protect, receivers, remarks: remarks.0 }
+        let by_alter_system = survey.names.by_alter_system;
+        let (way, remarks) = (Way::Protect, remarks.0);
+        Self { before, by_alter_system, after, between, way, receivers, remarks }
     }
 
     /// What was there before.
@@ -212,6 +217,7 @@ impl Plan {
         }
         Self {
             before: survey.names.value.clone(),
+            by_alter_system: survey.names.by_alter_system,
             after: memory.before.clone(),
             between: None,
             way: if memory.by_alter_system { Way::Restore } else { Way::Reset },
@@ -222,7 +228,8 @@ impl Plan {
 
     /// Whether nothing is to do.
     pub fn changes_nothing(&self) -> bool {
-        self.before == self.after
+        let line_stays = self.way != Way::Reset || !self.by_alter_system;
+        self.before == self.after && line_stays
     }
 
     /// What forbids it.

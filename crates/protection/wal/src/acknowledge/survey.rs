@@ -80,8 +80,10 @@ pub fn weakness(value: &str) -> Option<&'static str> {
     }
 }
 
+/// Who may not see the file gets the value back by ALTER SYSTEM, which is right for both.
 const NAMES: &str = "
-    SELECT setting, source, coalesce(sourcefile LIKE '%/postgresql.auto.conf', false)
+    SELECT setting, source,
+           coalesce(sourcefile LIKE '%/postgresql.auto.conf', source = 'configuration file')
     FROM pg_settings WHERE name = 'synchronous_standby_names'";
 
 /// Only a value that no role, database or connection string chose holds for everybody.

@@ -145,6 +145,30 @@ fn impostors_and_duplicates_are_refused() {
 }
 
 #[test]
+fn who_has_not_begun_to_receive_is_no_impostor() {
+    let mut again = sender(2, WEST, None);
+    again.state = Some("startup".to_owned());
+    let plan = plan(&["west"], &survey("", vec![sender(1, WEST, Some(WEST)), again]));
+    assert_eq!(plan.refusals().count(), 0, "{:?}", plan.remarks);
+}
+
+#[test]
+fn undo_leaves_no_line_behind() {
+    let mut survey = survey("", Vec::new());
+    survey.names.by_alter_system = false;
+    let memory = Memory::new("42", &survey.names);
+    assert!(Plan::undo(&survey, &memory, None).changes_nothing());
+    // An empty line of ours is one too many.
+    survey.names.by_alter_system = true;
+    let undo = Plan::undo(&survey, &memory, None);
+    assert_eq!((undo.changes_nothing(), undo.way), (false, Way::Reset));
+    // A line that was there stays.
+    let memory = Memory::new("42", &survey.names);
+    let undo = Plan::undo(&survey, &memory, None);
+    assert_eq!((undo.changes_nothing(), undo.way), (true, Way::Restore));
+}
+
+#[test]
 fn a_value_of_somebody_else_must_be_named() {
     let senders = || vec![sender(1, WEST, Some(WEST)), sender(2, "rack", None)];
     let foreign = survey("FIRST 1 (rack)", senders());
