@@ -7,6 +7,8 @@ pub mod fragments;
 pub mod ledger;
 pub mod objects;
 pub mod restored;
+pub mod streamed;
 pub mod sweep;
+pub mod told;
 pub mod volume;
 pub mod world;

@@ -11,9 +11,10 @@ use clap::{Args, ValueEnum};
 pub struct Options {
     /// The kind of run; without it they are listed.
     kind: Option<Kind>,
-    /// How many rounds of what chance decides; what can be counted is done once.
-    #[arg(long, default_value_t = 1)]
-    rounds: u32,
+    /// How many rounds of what chance decides [default: 1, `wal`: 200]; what can be counted is
+    /// done once.
+    #[arg(long)]
+    rounds: Option<u32>,
     /// What chance starts from: the same seed, the same faults.
     #[arg(long, default_value_t = 1)]
     seed: u64,
@@ -24,6 +25,8 @@ pub struct Options {
 enum Kind {
     /// Every command with a fault at each of its calls to stores and to PostgreSQL.
     Faults,
+    /// Random kills of server, receivers and store: no acknowledged commit is lost.
+    Wal,
 }
 
 impl Kind {
@@ -31,6 +34,14 @@ impl Kind {
     fn tests(self) -> [&'static str; 4] {
         match self {
             Self::Faults => ["--package", "lifeboat-scenarios", "-E", "test(/^sweep::full_/)"],
+            Self::Wal => ["--package", "lifeboat-scenarios", "-E", "test(/^torture_wal::full_/)"],
+        }
+    }
+
+    fn usual_rounds(self) -> u32 {
+        match self {
+            Self::Faults => 1,
+            Self::Wal => 200,
         }
     }
 }
@@ -44,11 +55,12 @@ pub fn run(root: &Path, options: &Options) -> Result<()> {
         }
         return Ok(());
     };
-    eprintln!("torture: {kind:?}, {} rounds, seed {}", options.rounds, options.seed);
+    let rounds = options.rounds.unwrap_or_else(|| kind.usual_rounds());
+    eprintln!("torture: {kind:?}, {rounds} rounds, seed {}", options.seed);
     finish(&mut cargo(root, &["build", "--locked"]))?;
     let run = ["nextest", "run", "--locked", "--profile=torture", "--run-ignored=only"];
     let variables = [
-        ("LIFEBOAT_TORTURE_ROUNDS", options.rounds.to_string()),
+        ("LIFEBOAT_TORTURE_ROUNDS", rounds.to_string()),
         ("LIFEBOAT_TORTURE_SEED", options.seed.to_string()),
     ];
     finish(cargo(root, &run).arg("--no-tests=fail").args(kind.tests()).envs(variables))

@@ -16,4 +16,5 @@ mod stores;
 mod story;
 mod stream;
 mod sweep;
+mod torture_wal;
 mod twice;

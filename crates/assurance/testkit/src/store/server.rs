@@ -70,6 +70,16 @@ impl S3Server {
         self.serving.endpoint()
     }
 
+    /// Ends as a killed process does; what it holds stays.
+    pub fn kill(&mut self) {
+        self.serving.stop();
+    }
+
+    /// Serves what it holds again, at the same address.
+    pub fn revive(&mut self) -> Result<()> {
+        self.serving.restart(Arc::clone(&self.shelf))
+    }
+
     /// Behaves that way from now on.
     pub fn misbehave(&self, misbehaviour: Misbehaviour) {
         lock(&self.shelf.misbehaviours).push(misbehaviour);

@@ -52,7 +52,17 @@ pub(super) struct Serving {
 impl Serving {
     /// Listens on a free port of the loopback address.
     pub(super) fn start<A: Answer>(answer: Arc<A>) -> Result<Self> {
-        let listener = std::net::TcpListener::bind(("127.0.0.1", 0))?;
+        Self::on(std::net::TcpListener::bind(("127.0.0.1", 0))?, answer)
+    }
+
+    /// Listens again where one that was stopped did.
+    pub(super) fn restart<A: Answer>(&mut self, answer: Arc<A>) -> Result<()> {
+        let address = self.endpoint.trim_start_matches("http://");
+        *self = Self::on(std::net::TcpListener::bind(address)?, answer)?;
+        Ok(())
+    }
+
+    fn on<A: Answer>(listener: std::net::TcpListener, answer: Arc<A>) -> Result<Self> {
         listener.set_nonblocking(true)?;
         let endpoint = format!("http://{}", listener.local_addr()?);
         let (stop, stopped) = oneshot::channel();
@@ -76,14 +86,19 @@ impl Serving {
     pub(super) fn endpoint(&self) -> &str {
         &self.endpoint
     }
-}
 
-impl Drop for Serving {
-    fn drop(&mut self) {
+    /// All connections break, and nobody listens.
+    pub(super) fn stop(&mut self) {
         drop(self.stop.take());
         if let Some(thread) = self.thread.take() {
             let _ = thread.join();
         }
+    }
+}
+
+impl Drop for Serving {
+    fn drop(&mut self) {
+        self.stop();
     }
 }
 
