@@ -130,7 +130,7 @@ async fn read_golden(name: &str) {
     assert_eq!(report.read, report.objects);
 }
 
-/// Frames had 1 MiB before they had 16.
+/// Frames had 1 MiB before they had 4.
 #[test]
 fn small_frames_of_wal_are_read() {
     for (name, encryption) in [("sealed", Encryption::Aes256Gcm), ("plain", Encryption::None)] {
@@ -164,7 +164,7 @@ fn wal_of_two_frames_comes_back() {
     let keys = secrets.stream(SYSTEM, Incarnation::FIRST);
     let read_key = secrets.read_key().for_wal(keys.stream());
     let key = layout::wal_part(keys.stream(), LARGE, 7).unwrap();
-    let plain = sample::wal((16 << 20) + 1);
+    let plain = sample::wal((4 << 20) + 1);
     let (digest, facts) = (keys.content_digest(&plain), wal_file::WalFacts::default());
     let content = wal_file::WalContent { plain: &plain, digest, facts: &facts };
     let kind = ObjectType::SegmentPart;
