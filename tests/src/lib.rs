@@ -2,6 +2,7 @@
 //!
 //! The scenarios themselves lie in `tests/scenarios`, a file for each promise.
 
+pub mod acknowledged;
 pub mod clouds;
 pub mod fragments;
 pub mod ledger;

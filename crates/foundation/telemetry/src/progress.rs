@@ -25,6 +25,21 @@ pub enum Event {
         /// The step that ended.
         step: String,
     },
+    /// How far a receiver of WAL is; every second or so.
+    Streamed {
+        /// The timeline.
+        timeline: u32,
+        /// Everything before this position was written.
+        received_lsn: String,
+        /// Everything before this position is on disk.
+        durable_lsn: String,
+        /// Everything before this position is in the repository.
+        shipped_lsn: String,
+        /// Bytes that only the spool holds.
+        waiting_bytes: u64,
+        /// Bytes that came per second since the last event.
+        bytes_per_second: u64,
+    },
     /// Something worth a line.
     Note {
         /// A sentence.
@@ -66,6 +81,11 @@ impl Reporter {
     /// Counts bytes of the current step.
     pub fn advance(&self, bytes: u64) {
         self.0.event(Event::Advanced { bytes });
+    }
+
+    /// Says how far a receiver is.
+    pub fn streamed(&self, event: Event) {
+        self.0.event(event);
     }
 
     /// Ends a step.

@@ -4,7 +4,7 @@ mod markup;
 
 use std::io::{self, ErrorKind, Write};
 
-use lifeboat_telemetry::{Code, Event, Failure, Outcome};
+use lifeboat_telemetry::{Code, Event, Failure, Outcome, bytes};
 use schemars::JsonSchema;
 use serde::Serialize;
 use serde_json::{Value, json};
@@ -100,6 +100,27 @@ impl Output {
     }
 }
 
+/// How far a receiver is, in one line.
+pub fn streamed(event: &Event) -> String {
+    let Event::Streamed {
+        timeline,
+        received_lsn,
+        durable_lsn,
+        shipped_lsn,
+        waiting_bytes,
+        bytes_per_second,
+    } = event
+    else {
+        return String::new();
+    };
+    format!(
+        "timeline {timeline}: received {received_lsn}, durable {durable_lsn}, shipped \
+         {shipped_lsn} ({} waiting, {}/s)",
+        bytes(*waiting_bytes),
+        bytes(*bytes_per_second),
+    )
+}
+
 /// A reader that went away, as `head` does, has all that it wanted.
 fn forgive_broken_pipe(result: io::Result<()>) -> io::Result<()> {
     match result {
@@ -182,6 +203,7 @@ fn event_text(event: &Event) -> String {
         Event::Warning { message } => format!("{} {message}\n", Mark::Doubtful.paint("warning:")),
         Event::Note { message } => format!("{message}\n"),
         Event::Started { step, .. } => format!("{step}\n"),
+        Event::Streamed { .. } => format!("{}\n", streamed(event)),
         Event::Finished { .. } | Event::Advanced { .. } => String::new(),
     }
 }

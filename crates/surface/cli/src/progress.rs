@@ -9,14 +9,17 @@ use lifeboat_environment::Environment;
 use lifeboat_telemetry::{Event, Progress, Reporter, bytes, rate};
 
 use crate::arguments::Global;
-use crate::output::Output;
+use crate::output::{Output, streamed};
 
 /// How often a log shows that the work goes on.
 const LINE_EVERY: Duration = Duration::from_secs(10);
+/// How often a log shows how far a receiver is.
+const STREAMED_EVERY: Duration = Duration::from_secs(60);
 /// How often a machine is told.
 const EVENT_EVERY: Duration = Duration::from_millis(250);
 
 const TEMPLATE_OPEN: &str = "{spinner} {msg} {bytes} ({bytes_per_sec})";
+const TEMPLATE_STREAM: &str = "{spinner} {msg}";
 const TEMPLATE_TOTAL: &str = "{msg} {wide_bar} {bytes}/{total_bytes} ({bytes_per_sec}, {eta} left)";
 
 /// The reader that the flags and the terminal ask for.
@@ -62,6 +65,12 @@ impl Progress for Bar {
             Event::Started { step, total_bytes } => *bar = draw(step, total_bytes),
             Event::Advanced { bytes } => bar.inc(bytes),
             Event::Finished { .. } => bar.finish_and_clear(),
+            Event::Streamed { .. } => {
+                if bar.is_hidden() || bar.is_finished() {
+                    *bar = draw_stream();
+                }
+                bar.set_message(streamed(&event));
+            }
             Event::Note { .. } | Event::Warning { .. } => {
                 bar.suspend(|| self.output.event(&event));
             }
@@ -80,6 +89,16 @@ fn draw(step: String, total_bytes: u64) -> ProgressBar {
         bar.set_style(style);
     }
     bar.set_message(step);
+    bar.enable_steady_tick(Duration::from_millis(200));
+    bar
+}
+
+fn draw_stream() -> ProgressBar {
+    let bar = ProgressBar::no_length();
+    bar.set_draw_target(ProgressDrawTarget::stderr());
+    if let Ok(style) = ProgressStyle::with_template(TEMPLATE_STREAM) {
+        bar.set_style(style);
+    }
     bar.enable_steady_tick(Duration::from_millis(200));
     bar
 }
@@ -140,7 +159,18 @@ impl Progress for Lines {
             }
             // The sum of what a machine is told must be what was done.
             Event::Finished { .. } if step.untold_bytes > 0 => self.tell(&mut step, now),
-            Event::Finished { .. } | Event::Note { .. } | Event::Warning { .. } => {}
+            // Machines get them all, a log gets one now and then.
+            Event::Streamed { .. } if !self.json => {
+                let silent = now.saturating_sub(step.told) < STREAMED_EVERY;
+                if silent && step.told > Duration::ZERO {
+                    return;
+                }
+                step.told = now;
+            }
+            Event::Streamed { .. }
+            | Event::Finished { .. }
+            | Event::Note { .. }
+            | Event::Warning { .. } => {}
         }
         self.output.event(&event);
     }

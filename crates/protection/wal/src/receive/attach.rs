@@ -23,6 +23,7 @@ pub(crate) fn attach<'a>(
     receiver: &mut Receiver<'a>,
     servers: &mut dyn Servers,
 ) -> Outcome<Attached<'a>> {
+    receiver.check_binding()?;
     let (mut sender, greeting) = find(receiver, servers)?;
     let place = sender.place();
     let at = |error: Error| error.at(&place);

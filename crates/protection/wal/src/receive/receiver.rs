@@ -6,6 +6,7 @@ use std::time::Duration;
 use lifeboat_audit::Act;
 use lifeboat_model::{Lsn, SegmentSize, SystemIdentifier, Timeline};
 use lifeboat_repository::regions::Regions;
+use lifeboat_repository::repository::Repository;
 use lifeboat_telemetry::{Code, Failure, Outcome, bytes};
 
 use super::folder::{Folder, least_limit};
@@ -14,6 +15,7 @@ use super::reopen::{Extent, reopen};
 use super::resume::{Position, Stored};
 use super::seal;
 use super::sender::Greeting;
+use super::ship::passes;
 use super::spool::Spool;
 use super::{Gap, ReceiveRequest};
 
@@ -221,6 +223,34 @@ impl<'a> Receiver<'a> {
         if let Err(failure) = recorded {
             self.warn(format!("the gap is not in the audit log: {failure}"));
         }
+    }
+
+    /// Refuses to receive once another incarnation of the cluster was made the source. A store
+    /// that does not answer forbids nothing: commits may be waiting.
+    pub(crate) fn check_binding(&self) -> Outcome<()> {
+        let (database, known) = (self.request.database, self.request.stream.binding);
+        let ask = |repository: Repository| {
+            self.request.blocking.run(async {
+                match repository.binding_number(database, known.saturating_add(1)).await? {
+                    None => Ok(None),
+                    Some(_) => repository.binding(database).await,
+                }
+            })
+        };
+        let binding = match (self.request.open)().and_then(ask) {
+            Err(failure) if passes(failure.code()) => return Ok(()),
+            answer => answer?,
+        };
+        let stream = self.request.stream.keys.stream();
+        let Some(binding) = binding.filter(|binding| binding.body.stream != stream) else {
+            return Ok(());
+        };
+        let incarnation = binding.body.incarnation.0;
+        let message = format!("incarnation {incarnation} of {database} is the source now");
+        Err(Failure::new(Code::CloneRefused, message).hint(
+            "Run `lifeboat key enroll` here: the receiver then follows that one. What it received \
+             so far stays.",
+        ))
     }
 
     /// Refuses to work for an epoch that is sealed.

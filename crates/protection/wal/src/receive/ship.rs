@@ -6,12 +6,14 @@ use std::path::Path;
 use std::time::Duration;
 
 use lifeboat_model::{Lsn, SegmentName, SegmentSize, SystemIdentifier, Timeline, WalFileName};
+use lifeboat_objects::Key;
 use lifeboat_repository::changes::ChangesName;
 use lifeboat_repository::fragment::{FragmentName, encode_fragment};
+use lifeboat_repository::layout;
 use lifeboat_repository::receiver::{Durable, ReceiverBody, claim_epoch};
 use lifeboat_repository::regions::Regions;
 use lifeboat_repository::repository::Repository;
-use lifeboat_repository::wal_file::WalContent;
+use lifeboat_repository::wal_file::{WalContent, decode_digest, digest_end};
 use lifeboat_telemetry::{Code, Failure, Outcome};
 
 use super::ReceiveRequest;
@@ -21,6 +23,7 @@ use super::ledger::{Ledger, SHIP_AT_ONCE, Work};
 use super::passing::Passing;
 use super::pause::Pause;
 use super::reopen::Extent;
+use super::spool::split_brain;
 use crate::push::file::{Origin, read};
 use crate::push::parts::place;
 use crate::push::place::Places;
@@ -39,6 +42,8 @@ pub(crate) struct Shipper<'a> {
     epoch: Option<u32>,
     facts: Facts<'a>,
     passing: Passing,
+    /// The timeline whose earlier fragments were compared.
+    compared: Option<Timeline>,
     /// When somebody asked for the end.
     asked: Option<Duration>,
 }
@@ -50,8 +55,9 @@ impl<'a> Shipper<'a> {
         ledger: &'a Ledger,
     ) -> Self {
         let facts = Facts::new(folder, SystemIdentifier(request.stream.system_identifier));
-        let (repository, epoch, passing, asked) = (None, None, Passing::default(), None);
-        Self { request, folder, ledger, repository, epoch, facts, passing, asked }
+        let (repository, epoch, passing) = (None, None, Passing::default());
+        let (compared, asked) = (None, None);
+        Self { request, folder, ledger, repository, epoch, facts, passing, compared, asked }
     }
 
     /// Ships until there is nothing left and nothing more to come.
@@ -145,6 +151,34 @@ impl<'a> Shipper<'a> {
         }
     }
 
+    /// Once a run and timeline: what was received again from the start of a segment must be what
+    /// earlier runs, also those of other hosts, shipped of it.
+    fn compare(&mut self, timeline: Timeline, begin: Lsn, end: Lsn) -> Outcome<()> {
+        if self.compared == Some(timeline) {
+            return Ok(());
+        }
+        let (request, folder, size) = (self.request, self.folder, self.ledger.size()?);
+        let (regions, own) = self.repository()?;
+        let (store, keys) = (regions.nearest().store(), &request.stream.keys);
+        let root = layout::fragments(keys.stream(), timeline);
+        let after = Key::new(format!("{root}{:016x}", begin.0))?;
+        for (key, _) in request.blocking.run(store.list_after(&root, &after))? {
+            let all = layout::all_fragments(keys.stream());
+            let name = key.as_str().strip_prefix(&all).and_then(|name| name.parse().ok());
+            let ours = |name: &FragmentName| name.end <= end && name.epoch != own;
+            let Some(name) = name.filter(ours) else { continue };
+            let head = request.blocking.run(store.get_range(&key, 0..digest_end(&key)))?;
+            let (_, digest) = decode_digest(keys, &key, &head)?;
+            let mut plain = vec![0; usize::try_from(name.plain_bytes()).unwrap_or_default()];
+            folder.read(timeline, size, name.start, &mut plain)?;
+            if keys.content_digest(&plain) != digest {
+                return Err(split_brain(name.start, timeline));
+            }
+        }
+        self.compared = Some(timeline);
+        Ok(())
+    }
+
     fn history(&mut self, timeline: Timeline) -> Outcome<()> {
         let path = self.folder.history(timeline);
         self.store_file(&path, WalFileName::History(timeline), SegmentSize::DEFAULT)?;
@@ -157,6 +191,9 @@ impl<'a> Shipper<'a> {
     fn segment(&mut self, name: SegmentName) -> Outcome<()> {
         let size = self.ledger.size()?;
         let path = self.folder.segment(name);
+        let begin = name.start(size).unwrap_or_default();
+        let end = begin.checked_add(size.bytes()).unwrap_or(Lsn::MAX);
+        self.compare(name.timeline(), begin, end)?;
         self.store_file(&path, WalFileName::Segment(name), size)?;
         self.request.environment.failpoints().hit("receive.consolidated")?;
         self.note_changes(name, size)?;
@@ -201,6 +238,7 @@ impl<'a> Shipper<'a> {
     fn fragment(&mut self, extent: Extent, start: Lsn, end: Lsn, last: bool) -> Outcome<()> {
         let (request, clock) = (self.request, self.request.environment.clock());
         let size = self.ledger.size()?;
+        self.compare(extent.timeline, Lsn(start.0 - size.offset_of(start)), extent.end)?;
         let whole = self.facts.whole_records(extent.timeline, size, start, end)?;
         let end = match whole {
             Whole::UpTo(end) => end,

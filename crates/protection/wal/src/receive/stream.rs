@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use lifeboat_model::Lsn;
 use lifeboat_model::spec::Durable;
-use lifeboat_telemetry::{Code, Failure, Outcome, duration};
+use lifeboat_telemetry::{Code, Event as Told, Failure, Outcome, duration};
 use lifeboat_wire::{Event, Status};
 
 use super::attach::Attached;
@@ -21,6 +21,10 @@ const LOOK: Duration = Duration::from_millis(100);
 const SHORT_LOOK: Duration = Duration::from_millis(5);
 /// A server hears of us at least so often.
 const STATUS_EVERY: Duration = Duration::from_secs(1);
+/// How often it is told how far it is.
+const TELL_EVERY: Duration = Duration::from_secs(1);
+/// A spool that will be full within this time is worth a warning.
+const FILLS_SOON: Duration = Duration::from_secs(600);
 /// A server that says nothing for so long is gone.
 pub(crate) const SILENCE: Duration = Duration::from_secs(10);
 
@@ -46,6 +50,15 @@ pub(crate) struct Streaming<'r, 'a> {
     acknowledged: Lsn,
     reply: bool,
     full: bool,
+    pace: Pace,
+}
+
+/// What was told last, to know how fast it goes.
+struct Pace {
+    at: Duration,
+    written: Lsn,
+    waiting: u64,
+    warned: bool,
 }
 
 impl<'r, 'a> Streaming<'r, 'a> {
@@ -53,7 +66,9 @@ impl<'r, 'a> Streaming<'r, 'a> {
         let now = receiver.request.environment.clock().elapsed();
         let (heard, told) = (now, now);
         let (acknowledged, reply, full) = (Lsn::ZERO, true, false);
-        Self { receiver, attached, heard, told, acknowledged, reply, full }
+        let written = attached.spool.written();
+        let pace = Pace { at: now, written, waiting: 0, warned: false };
+        Self { receiver, attached, heard, told, acknowledged, reply, full, pace }
     }
 
     /// Receives until there is a reason not to.
@@ -88,6 +103,7 @@ impl<'r, 'a> Streaming<'r, 'a> {
             if let Some(left) = self.keep_in_touch()? {
                 return Ok(left);
             }
+            self.tell();
         }
     }
 
@@ -168,6 +184,43 @@ impl<'r, 'a> Streaming<'r, 'a> {
         }
         (self.acknowledged, self.told, self.reply) = (durable, now, false);
         Ok(None)
+    }
+
+    /// Says how far it is, and warns of a spool that fills.
+    fn tell(&mut self) {
+        let now = self.now();
+        let passed = now.saturating_sub(self.pace.at);
+        if passed < TELL_EVERY {
+            return;
+        }
+        let standing = self.receiver.ledger.standing();
+        let (spool, request) = (&self.attached.spool, self.receiver.request);
+        let written = spool.written();
+        let per_second = |bytes: u64| (bytes as f64 / passed.as_secs_f64()) as u64;
+        request.reporter.streamed(Told::Streamed {
+            timeline: spool.timeline().0,
+            received_lsn: written.to_string(),
+            durable_lsn: spool.flushed().to_string(),
+            shipped_lsn: standing.shipped.min(written).to_string(),
+            waiting_bytes: standing.waiting,
+            bytes_per_second: per_second(written.distance_from(self.pace.written)),
+        });
+        let growth = per_second(standing.waiting.saturating_sub(self.pace.waiting));
+        let room = self.receiver.folder.room();
+        let left = room.checked_div(growth).map(Duration::from_secs);
+        let soon = left.is_some_and(|left| left < FILLS_SOON);
+        if soon && !self.pace.warned && standing.waiting > room / 4 {
+            self.pace.warned = true;
+            let left = duration(left.unwrap_or_default());
+            self.receiver.warn(format!(
+                "the repository falls behind: at this rate the spool is full in {left}, and commits \
+                 that wait for it stop"
+            ));
+        } else if standing.waiting == 0 {
+            self.pace.warned = false;
+        }
+        let Pace { warned, .. } = self.pace;
+        self.pace = Pace { at: now, written, waiting: standing.waiting, warned };
     }
 
     /// What may be acknowledged.

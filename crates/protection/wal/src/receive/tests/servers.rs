@@ -9,6 +9,7 @@ use jiff::Timestamp;
 use lifeboat_environment::{Clock, Environment, ManualClock, SeededRandom};
 use lifeboat_model::Lsn;
 use lifeboat_model::spec::Durable;
+use lifeboat_repository::ids::Incarnation;
 use lifeboat_repository::wal_file::WalFacts;
 use lifeboat_telemetry::Code;
 use proptest::prelude::*;
@@ -139,6 +140,28 @@ fn other_wal_than_before_is_a_split_brain() {
     assert_eq!(code(&outcome), Code::SplitBrain);
     assert!(seen.acknowledged.iter().all(|(_, lsn)| *lsn == one.start), "{seen:?}");
     stage.holds(&one, one.end());
+}
+
+#[test]
+fn without_a_spool_other_wal_than_was_shipped_is_a_split_brain() {
+    let stage = Stage::new();
+    let one = wal(SEGMENT / 2);
+    stage.receive(vec![Server::of(one.clone())]).0.unwrap();
+    std::fs::remove_dir_all(stage.spool()).unwrap();
+    let mut other = Wal::new(1, one.start.0, 78);
+    other.grow(SEGMENT);
+    let (outcome, ..) = stage.receive(vec![Server::of(other)]);
+    assert_eq!(code(&outcome), Code::SplitBrain);
+    stage.holds(&one, one.end());
+}
+
+#[test]
+fn another_incarnation_that_was_granted_ends_the_receiver() {
+    let stage = Stage::new();
+    stage.world.grant(2, Incarnation(2));
+    let (outcome, _, seen) = stage.receive(vec![Server::of(wal(100_000))]);
+    assert_eq!(code(&outcome), Code::CloneRefused);
+    assert!(seen.acknowledged.is_empty());
 }
 
 #[test]
