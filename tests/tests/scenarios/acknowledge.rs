@@ -52,7 +52,7 @@ fn receive_from(
         command.args(["--slot", slot]);
     }
     let running = Running::spawn(&mut command, None)?;
-    let with_slot = slot.map_or("IS NULL".to_owned(), |slot| format!("= '{slot}'"));
+    let with_slot = slot.map_or_else(|| "IS NULL".to_owned(), |slot| format!("= '{slot}'"));
     server.wait_for(
         &format!(
             "SELECT count(*) FROM pg_stat_replication r
@@ -218,13 +218,22 @@ fn pg15_commits_that_do_not_wait_are_named() -> Result<()> {
          ALTER ROLE batch IN DATABASE reports SET synchronous_commit = local;
          ALTER DATABASE reports SET synchronous_commit = remote_write",
     )?;
+    let mut psql = world.source.installation().client_command("psql")?;
+    let statement = "SET synchronous_commit TO 'off'; SELECT pg_sleep(600), 'secret'";
+    psql.args(["-X", "-d", &world.source.connection(), "-c", statement]);
+    let session = Running::spawn(&mut psql, None)?;
+    let sleeps = "SELECT count(*) FROM pg_stat_activity WHERE wait_event = 'PgSleep'";
+    world.source.wait_for(sleeps, "1")?;
     let done = acknowledge(&world, &[])?;
+    drop(session);
     let said = done.to_string();
+    ensure!(!said.contains("secret"), "a statement of somebody else is printed: {done}");
     for part in [
         "role batch has synchronous_commit = off",
         "role batch in database reports has synchronous_commit = local",
         "database reports has synchronous_commit = remote_write",
         "synchronous_commit is remote_apply",
+        "by its own statement) has synchronous_commit = off",
     ] {
         ensure!(said.contains(part), "{part}: {done}");
     }
@@ -446,7 +455,7 @@ fn pg15_a_backup_without_a_receiver_brings_its_wal_and_no_gap_follows() -> Resul
     ledger::create(&world.source)?;
     let point = ledger::append(&world.source)?;
     let finished = world.ok(&["backup", DATABASE])?;
-    ensure!(finished.stderr.contains("brought its"), "{finished}");
+    ensure!(finished.stderr.contains("brought its own"), "{finished}");
     let slots = "SELECT string_agg(slot_name, ' ' ORDER BY slot_name) FROM pg_replication_slots
                  WHERE restart_lsn IS NOT NULL";
     ensure!(world.source.psql(slots)? == format!("{EAST} {WEST}"));
@@ -487,7 +496,7 @@ fn pg15_a_backup_beside_a_receiver_waits_for_it() -> Result<()> {
     world.source.wait_for("SELECT count(*) FROM pg_replication_slots WHERE active", "1")?;
     let point = ledger::append(&world.source)?;
     let finished = world.ok(&["backup", DATABASE])?;
-    ensure!(!finished.stderr.contains("brought its"), "{finished}");
+    ensure!(!finished.stderr.contains("brought its own"), "{finished}");
     // West has no receiver, and has what the backup needs all the same.
     let mut copy = restore(&world, "west", "west", &["--immediate"])?;
     promote(&mut copy)?;

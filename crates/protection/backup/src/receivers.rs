@@ -106,8 +106,8 @@ pub fn bring(
     }
     .store(needed)?;
     context.reporter.note(format!(
-        "no receiver brought the WAL of the backup: it brought its {stored} segments itself. \
-         The server keeps what comes after until receivers run",
+        "no receiver brought the WAL of the backup: it brought its own, {stored} segment(s). The \
+         server keeps what comes after until receivers run",
     ));
     Ok(())
 }

@@ -437,8 +437,8 @@ fn what_follows(
         return remarks.note("remote: 0: commits wait for nobody outside the server");
     }
     remarks.note(format!(
-        "from then on every commit waits ({} sessions now), unless a session itself sets \
-         synchronous_commit, which cannot be seen from outside",
+        "from then on every commit waits ({} sessions now), unless a session has set \
+         synchronous_commit itself, of which only the last statement can be seen",
         survey.sessions
     ));
     let spare = receivers.iter().filter(|one| one.is_streaming()).count().saturating_sub(needed);

@@ -52,7 +52,7 @@ impl Setting {
     }
 }
 
-/// A role, a database or both that have an own `synchronous_commit`.
+/// A role, a database, both or a session that has an own `synchronous_commit`.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Override {
     /// As in `role batch` or `database reports`.
@@ -117,6 +117,18 @@ const OVERRIDES: &str = "
     WHERE c.setting LIKE 'synchronous_commit=%'
     ORDER BY 1";
 
+/// What a session set for itself is its own; only its last statement can be seen, which is enough
+/// to name it and never proves that there is no other. The statement itself is nobody's business.
+const STATEMENTS: &str = "
+    SELECT format('role %s in database %s (process %s, by its own statement)', usename, datname,
+                  pid),
+           lower(substring(query FROM '(?i)synchronous_commit\\s*(?:=|\\sto\\s)\\s*''?(\\w+)')),
+           1::int8
+    FROM pg_stat_activity
+    WHERE backend_type = 'client backend' AND application_name <> 'lifeboat'
+      AND query ~* '\\mset\\s+((session|local)\\s+)?synchronous_commit\\s*(=|\\sto\\s)'
+    ORDER BY pid";
+
 const SESSIONS: &str = "
     SELECT count(*), count(*) FILTER (WHERE wait_event = 'SyncRep'),
            (extract(epoch FROM clock_timestamp()) * 1000000)::int8
@@ -134,11 +146,7 @@ impl Survey {
             commit: commit(connection).await?,
             // Only superusers may read pg_file_settings; what is broken is then found afterwards.
             broken: texts(connection, BROKEN).await.unwrap_or_default(),
-            overrides: rows(connection, OVERRIDES)
-                .await?
-                .iter()
-                .map(|row| Override { who: row.get(0), value: row.get(1), sessions: row.get(2) })
-                .collect(),
+            overrides: overrides(connection).await?,
             sessions: sessions.get(0),
             waiting: sessions.get(1),
             senders: senders(connection).await?,
@@ -147,6 +155,15 @@ impl Survey {
             now: Timestamp::from_microsecond(sessions.get(2)).unwrap_or_default(),
         })
     }
+}
+
+async fn overrides(connection: &Connection) -> Outcome<Vec<Override>> {
+    let mut found = rows(connection, OVERRIDES).await?;
+    found.extend(rows(connection, STATEMENTS).await?);
+    let own = |row: &tokio_postgres::Row| {
+        Some(Override { who: row.get(0), value: row.get::<_, Option<_>>(1)?, sessions: row.get(2) })
+    };
+    Ok(found.iter().filter_map(own).collect())
 }
 
 /// `synchronous_standby_names` as this session has read it last.
