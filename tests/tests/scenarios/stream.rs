@@ -1,7 +1,9 @@
 //! Commits that wait for a receiver survive whatever dies: the receiver, the server, both.
 
+use std::time::Duration;
+
 use anyhow::{Context, Result, ensure};
-use lifeboat_environment::{Clock, Environment, Random, SeededRandom, SystemClock};
+use lifeboat_environment::{Clock, Random, SeededRandom, SystemClock};
 use lifeboat_scenarios::acknowledged::Client;
 use lifeboat_scenarios::ledger;
 use lifeboat_scenarios::restored::{promote, restore};
@@ -11,7 +13,6 @@ use lifeboat_testkit::oracle;
 use lifeboat_testkit::postgres::{Cluster, Stop};
 use lifeboat_testkit::process::{PATIENCE, Running, wait_until};
 use nix::sys::signal::Signal;
-use std::time::Duration;
 
 const RECEIVER: &str = "lifeboat_shop_main_east";
 
@@ -163,20 +164,6 @@ fn pg15_kills_lose_nothing_that_the_spool_had() -> Result<()> {
 #[test]
 fn pg15_kills_lose_nothing_that_the_repository_had() -> Result<()> {
     nothing_acknowledged_is_lost("repository", 5, 12)
-}
-
-/// `cargo xtask torture wal`.
-#[test]
-#[ignore = "as long as it is told"]
-fn torture_wal() -> Result<()> {
-    let environment = Environment::system();
-    let number = |name: &str, default: u64| {
-        environment.variable(name).and_then(|text| text.parse().ok()).unwrap_or(default)
-    };
-    let rounds = u32::try_from(number("LIFEBOAT_TORTURE_ROUNDS", 1))?;
-    let seed = number("LIFEBOAT_TORTURE_SEED", 1);
-    nothing_acknowledged_is_lost("spool", rounds, seed)?;
-    nothing_acknowledged_is_lost("repository", rounds, seed.wrapping_add(1))
 }
 
 #[test]
