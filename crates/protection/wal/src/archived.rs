@@ -135,7 +135,9 @@ pub fn bring_to_all(
     Ok(())
 }
 
-/// A segment exists when its head does: the parts come first.
+/// A segment exists when its head does: the parts come first. Where a name is taken, a receiver of
+/// that region stores the segment at this moment. It goes on by itself: a head that names our
+/// parts must not stand before its own.
 fn bring_segment(
     blocking: &Blocking,
     regions: &mut Regions,
@@ -147,9 +149,21 @@ fn bring_segment(
     let mut keys: Vec<Key> = parts.into_iter().map(|(part, _)| part).collect();
     keys.sort();
     keys.push(key);
+    let mut taken = BTreeSet::new();
     for key in keys {
         let bytes = blocking.run(store.get(&key))?;
-        blocking.run(regions.create(&key, &bytes))?;
+        let created = regions.ask(async |repository| {
+            if taken.contains(repository.region()) {
+                return Ok(None);
+            }
+            match repository.store().create_seen(&key, bytes.clone()).await {
+                Err(failure) if failure.code() == Code::ObjectConflict => {
+                    Ok(Some(repository.region().to_owned()))
+                }
+                created => created.map(|_| None),
+            }
+        });
+        taken.extend(blocking.run(created)?.into_iter().flatten());
     }
     Ok(())
 }

@@ -434,6 +434,30 @@ fn fragments_are_brought_to_a_region_that_lacks_them() {
     assert_eq!(stored("west"), (2, 1));
 }
 
+#[test]
+fn a_segment_that_a_region_is_storing_itself_is_left_to_it() {
+    let world = World::new();
+    world.push(&world.make(1, 6)).unwrap();
+    let regions = &mut world.open_regions();
+    let (blocking, stream) = (Blocking::new().unwrap(), world.stream.keys.stream());
+    let name = world.name(1, 6).to_string();
+    let head = layout::wal(stream, &name).unwrap();
+    let part = layout::wal_part(stream, &name, 0).unwrap();
+    // Encrypted twice, equal WAL differs.
+    for region in ["east", "west"] {
+        let bytes = format!("{region}'s own").into();
+        blocking.run(world.store(region).create(&part, bytes)).unwrap();
+    }
+    blocking.run(world.store("west").delete(&head)).unwrap();
+    bring_to_all(&blocking, regions, stream, needed(&world, 6 * MB + 300)).unwrap();
+    assert!(blocking.run(world.store("west").stat(&head)).unwrap().is_none());
+    assert_eq!(regions.all().len(), 2);
+    // Its receiver left nothing there: then it is brought whole.
+    blocking.run(world.store("west").delete(&part)).unwrap();
+    bring_to_all(&blocking, regions, stream, needed(&world, 6 * MB + 300)).unwrap();
+    assert!(blocking.run(world.store("west").stat(&head)).unwrap().is_some());
+}
+
 /// Points between records of all lengths, so that they and the cuts lie anywhere.
 fn points_of_a_server(cluster: &Cluster) -> Vec<Lsn> {
     cluster.psql("CREATE TABLE notes (n int)").unwrap();
