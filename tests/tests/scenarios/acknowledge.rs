@@ -6,9 +6,9 @@ use std::fs;
 use std::path::Path;
 
 use anyhow::{Context, Result, ensure};
-use lifeboat_scenarios::ledger;
 use lifeboat_scenarios::restored::{promote, restore};
 use lifeboat_scenarios::world::{DATABASE, Setup, World};
+use lifeboat_scenarios::{ledger, objects};
 use lifeboat_testkit::postgres::{Cluster, Stop};
 use lifeboat_testkit::process::{PATIENCE, Running};
 use lifeboat_testkit::scratch;
@@ -485,6 +485,36 @@ fn pg15_a_backup_without_a_receiver_brings_its_wal_and_no_gap_follows() -> Resul
     let mut copy = restore(&world, "east", "latest", &["--latest"])?;
     promote(&mut copy)?;
     ledger::is_at(&copy, &last)?;
+    Ok(())
+}
+
+#[test]
+fn pg15_a_backup_without_a_receiver_brings_the_histories_of_its_timeline() -> Result<()> {
+    let mut world = streaming("east", "-1")?;
+    ledger::create(&world.source)?;
+    for _ in 0..2 {
+        world.source.stop(Stop::Fast)?;
+        scratch::write(&world.source.data().join("standby.signal"), "")?;
+        world.source.start()?;
+        world.source.psql("SELECT pg_promote()")?;
+        world.source.wait_for("SELECT pg_is_in_recovery()", "f")?;
+        world.source.psql("CHECKPOINT")?;
+    }
+    let point = ledger::append(&world.source)?;
+    world.ok(&["backup", DATABASE])?;
+    for history in ["00000002.history", "00000003.history"] {
+        let path = format!("pg_wal/{history}");
+        ensure!(world.source.data().join(&path).exists(), "{path}");
+    }
+    for region in ["east", "west"] {
+        let stored = objects::all(&world.repository(region))?;
+        for history in ["00000002.history", "00000003.history"] {
+            ensure!(stored.keys().any(|key| key.ends_with(history)), "{region} lacks {history}");
+        }
+    }
+    let mut copy = restore(&world, "west", "west", &["--latest"])?;
+    promote(&mut copy)?;
+    ledger::is_at(&copy, &point)?;
     Ok(())
 }
 
