@@ -11,10 +11,11 @@ use std::time::Duration;
 use anyhow::{Context, Result, bail, ensure};
 use lifeboat_environment::{Clock, SystemClock};
 use lifeboat_testkit::postgres::Cluster;
-use lifeboat_testkit::process::{Finished, PATIENCE, Running, run, wait_until};
+use lifeboat_testkit::process::{Finished, PATIENCE, Running, run, tree, wait_until};
 use lifeboat_testkit::run::Lifeboat;
 use lifeboat_testkit::scratch;
 use lifeboat_testkit::store::{FaultProxy, Profile, S3Server};
+use nix::sys::signal::{Signal, kill};
 
 use crate::restored::promote;
 use crate::told::{Clients, Comparison};
@@ -62,8 +63,8 @@ pub struct Streamed {
 }
 
 impl Host {
-    fn new(world: &World, region: &'static str) -> Result<Self> {
-        let state = world.scratch.folder(&format!("{region}-host"))?;
+    fn new(world: &World, region: &'static str, name: &str) -> Result<Self> {
+        let state = world.scratch.folder(name)?;
         let mut lifeboat = Lifeboat::new()?;
         for (name, value) in variables(&state) {
             lifeboat = lifeboat.variable(name, value);
@@ -88,13 +89,15 @@ impl Host {
         Ok(())
     }
 
-    /// Its receiver, while it runs.
-    pub fn receiver(&self) -> Result<&Running> {
-        self.receiver.as_ref().with_context(|| format!("no receiver in the {}", self.region))
+    /// Sends a signal to its receiver, if there is one; SIGKILL ends it.
+    pub fn signal(&mut self, signal: Signal) -> Result<()> {
+        let Some(receiver) = &self.receiver else { return Ok(()) };
+        receiver.signal(signal)?;
+        if signal == Signal::SIGKILL { self.is_gone() } else { Ok(()) }
     }
 
     /// Waits until its receiver has ended, and keeps what it said.
-    pub fn is_gone(&mut self) -> Result<()> {
+    fn is_gone(&mut self) -> Result<()> {
         let Some(receiver) = self.receiver.take() else { return Ok(()) };
         let finished = receiver.wait(PATIENCE)?;
         self.said.push_str(&format!("{finished}\n"));
@@ -110,7 +113,8 @@ impl Streamed {
         let store = S3Server::start()?;
         let proxy = FaultProxy::start(store.endpoint(), Profile::CALM, 7)?;
         let mut world = prepare(durable, proxy.endpoint())?;
-        let (mut east, mut west) = (Host::new(&world, "east")?, Host::new(&world, "west")?);
+        let (mut east, mut west) =
+            (Host::new(&world, "east", "east-1")?, Host::new(&world, "west", "west-1")?);
         east.run(&world, &["repo", "create"])?.success()?;
         west.run(&world, &["key", "enroll"])?.success()?;
         world.source.start()?;
@@ -123,15 +127,39 @@ impl Streamed {
         Ok(Self { clients, east, west, store, proxy, durable, copies: 0, world })
     }
 
+    /// Commits wait for nobody any more.
+    pub fn wait_for_nobody(&self) -> Result<()> {
+        self.east.run(&self.world, &["wal", "acknowledge", DATABASE, "--undo"])?.success()?;
+        Ok(())
+    }
+
+    /// Sends a signal to the server and everything below it; nobody survives SIGKILL.
+    pub fn signal_server(&mut self, signal: Signal) -> Result<()> {
+        let server = &mut self.world.source;
+        let Some(postmaster) = server.pid() else { return Ok(()) };
+        if signal == Signal::SIGKILL {
+            return server.kill9();
+        }
+        for process in tree(postmaster) {
+            let _ = kill(process, signal);
+        }
+        Ok(())
+    }
+
+    /// Starts what does not run, and waits for nothing.
+    pub fn revive(&mut self) -> Result<()> {
+        if self.world.source.pid().is_none() {
+            self.world.source.launch()?;
+        }
+        self.east.receive(&self.world)?;
+        self.west.receive(&self.world)
+    }
+
     /// Starts what does not run, and waits until commits are told again.
     pub fn repair(&mut self) -> Result<()> {
         let before = self.clients.told();
         let whole = wait_until(PATIENCE, || {
-            if self.world.source.pid().is_none() {
-                self.world.source.start()?;
-            }
-            self.east.receive(&self.world)?;
-            self.west.receive(&self.world)?;
+            self.revive()?;
             SystemClock.sleep(Duration::from_millis(50));
             let streams = self.world.source.psql(SYNCHRONOUS);
             Ok(streams.is_ok_and(|found| found == "2|1") && self.clients.told() > before)
@@ -145,47 +173,35 @@ impl Streamed {
 
     /// The server dies, and with it its disk and everything that the region has.
     pub fn lose_east(&mut self) -> Result<()> {
-        if self.world.source.pid().is_some() {
-            self.world.source.kill9()?;
-        }
-        if let Some(receiver) = &self.east.receiver {
-            receiver.signal(nix::sys::signal::Signal::SIGKILL)?;
-            self.east.is_gone()?;
-        }
+        self.signal_server(Signal::SIGKILL)?;
+        self.east.signal(Signal::SIGKILL)?;
         for gone in [self.world.source.data(), &self.world.repository("east"), &self.east.state] {
             fs::remove_dir_all(gone)?;
         }
         Ok(())
     }
 
-    /// Kills the west's receiver, and the host's disk where nothing depends on it; then restores
-    /// from the west alone, and compares.
+    /// Kills the west's receiver, restores from the west alone, and compares. What the host still
+    /// has is shipped only where commits did not wait for the repository itself.
     pub fn restore_from_west(&mut self) -> Result<Comparison> {
-        if let Some(receiver) = &self.west.receiver {
-            receiver.signal(nix::sys::signal::Signal::SIGKILL)?;
-            self.west.is_gone()?;
-        }
+        self.west.signal(Signal::SIGKILL)?;
         if self.durable == Durable::Spool {
             let drained = self.west.run(&self.world, &["wal", "receive", DATABASE, "--drain"])?;
             self.west.said.push_str(&format!("{drained}\n"));
             drained.success()?;
         }
         self.copies += 1;
-        let to = self.world.target(&format!("{}", self.copies));
-        let spec = self.spec_of_west()?;
-        let words = ["restore", DATABASE, "--to", &to.to_string_lossy(), "--latest"];
-        // Another host, as the disk of this one may be what was lost.
-        let state = self.world.scratch.folder(&format!("restoring-{}", self.copies))?;
-        let mut lifeboat = Lifeboat::new()?;
-        for (name, value) in variables(&state) {
-            lifeboat = lifeboat.variable(name, value);
-        }
-        let global = ["--spec".to_owned(), spec.display().to_string()];
-        let words = global.into_iter().chain(self.world.arguments("west", &words).split_off(2));
-        lifeboat.run(words)?.success()?;
+        let to = self.world.target(&self.copies.to_string());
+        let (spec, place) = (self.spec_of_west()?, to.display().to_string());
+        // Another host, as the disk of the first may be lost too.
+        let host = Host::new(&self.world, "west", &format!("west-copy-{}", self.copies))?;
+        let words = ["--spec", &spec, "--here", "west"];
+        let words = words.into_iter().chain(["restore", DATABASE, "--to", &place, "--latest"]);
+        host.lifeboat.ok(words)?;
         let mut copy = Cluster::over(self.world.major(), &to)?;
         let automatic = copy.data().join("postgresql.auto.conf");
-        let settings = variables(&state).map(|(name, value)| format!("{name}={value} ")).concat();
+        let settings =
+            variables(&host.state).map(|(name, value)| format!("{name}={value} ")).concat();
         let command = fs::read_to_string(&automatic)?
             .replace("restore_command = '", &format!("restore_command = '{settings}"));
         scratch::write(&automatic, command)?;
@@ -197,12 +213,13 @@ impl Streamed {
     }
 
     /// A spec whose east is nowhere.
-    fn spec_of_west(&self) -> Result<PathBuf> {
+    fn spec_of_west(&self) -> Result<String> {
         let spec = fs::read_to_string(self.world.spec())?;
         let east = self.world.repository("east").display().to_string();
         let nowhere = self.world.scratch.join("nowhere").display().to_string();
         ensure!(spec.contains(&east), "no repository of the east in {spec}");
-        self.world.scratch.file("west.yaml", spec.replace(&east, &nowhere))
+        let file = self.world.scratch.file("west.yaml", spec.replace(&east, &nowhere))?;
+        Ok(file.display().to_string())
     }
 
     /// Keeps what may tell what has happened.
@@ -210,10 +227,8 @@ impl Streamed {
         fs::create_dir_all(folder)?;
         fs::write(folder.join("server.log"), self.world.source.log())?;
         for host in [&mut self.east, &mut self.west] {
-            if let Some(receiver) = &host.receiver {
-                receiver.signal(nix::sys::signal::Signal::SIGKILL)?;
-            }
-            let _ = host.is_gone();
+            // That it ended by itself is known already, or beside the point now.
+            let _ = host.signal(Signal::SIGKILL);
             fs::write(folder.join(format!("{}.log", host.region)), &host.said)?;
         }
         for (key, bytes) in self.store.objects() {
