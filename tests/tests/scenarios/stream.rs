@@ -76,6 +76,11 @@ fn pg15_what_was_acknowledged_is_restored_from_the_repository_alone() -> Result<
 }
 
 #[test]
+fn pg13_what_was_acknowledged_is_restored_from_the_repository_alone() -> Result<()> {
+    acknowledged_commits_come_back(13)
+}
+
+#[test]
 fn pg16_what_was_acknowledged_is_restored_from_the_repository_alone() -> Result<()> {
     acknowledged_commits_come_back(16)
 }

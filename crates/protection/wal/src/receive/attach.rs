@@ -5,11 +5,13 @@ use lifeboat_model::{Lsn, Timeline};
 use lifeboat_telemetry::{Code, Failure, Outcome};
 use lifeboat_wire::{Condition, Error, SlotName, Start};
 
+use super::ReceiveRequest;
 use super::pages::Pages;
 use super::receiver::Receiver;
 use super::resume::{Position, Resume, resume};
 use super::sender::{Greeting, Sender, Servers, SlotState};
 use super::spool::Spool;
+use crate::incarnation;
 
 /// A stream that has begun.
 pub(crate) struct Attached<'a> {
@@ -91,8 +93,14 @@ fn find(
     let mut lines = Vec::new();
     let mut first: Option<Failure> = None;
     for (number, name) in servers.names().into_iter().enumerate() {
-        let looked = servers.open(number).and_then(|mut sender| {
+        let opened = servers.open(number);
+        let looked = opened.and_then(|mut sender| {
             let greeting = greet(receiver, sender.as_mut())?;
+            if let Some(directory) = servers.data_directory(number) {
+                // A restored copy may not write into its source's archive, also not this way.
+                let ReceiveRequest { database, stream, .. } = receiver.request;
+                incarnation::check(&directory, database, stream)?;
+            }
             Ok((sender, greeting))
         });
         match looked {

@@ -126,11 +126,17 @@ pub struct Script {
     pub watch: Rc<dyn Fn(u32, Lsn)>,
     /// Ends the run at the session after these.
     pub sessions_max: usize,
+    /// The data directory of every server.
+    pub data_directory: Option<PathBuf>,
 }
 
 impl Servers for Script {
     fn names(&self) -> Vec<String> {
         (1..=self.servers.len()).map(|number| format!("node-{number}")).collect()
+    }
+
+    fn data_directory(&self, _: usize) -> Option<PathBuf> {
+        self.data_directory.clone()
     }
 
     fn open(&mut self, number: usize) -> Outcome<Box<dyn Sender>> {
@@ -393,6 +399,7 @@ impl Stage {
             goal,
             watch: Rc::new(|_, _| {}),
             sessions_max: usize::MAX,
+            data_directory: None,
         }
     }
 

@@ -7,8 +7,8 @@ use std::time::Duration;
 
 use jiff::Timestamp;
 use lifeboat_environment::{Clock, Environment, ManualClock, SeededRandom};
-use lifeboat_model::Lsn;
 use lifeboat_model::spec::Durable;
+use lifeboat_model::{Lsn, SystemIdentifier};
 use lifeboat_repository::ids::Incarnation;
 use lifeboat_repository::wal_file::WalFacts;
 use lifeboat_telemetry::Code;
@@ -16,6 +16,8 @@ use proptest::prelude::*;
 
 use super::script::{Server, Stage, Trick, code};
 use super::written::{SEGMENT, Wal};
+use crate::incarnation::Marker;
+use crate::tests::world::{DATABASE, SYSTEM};
 
 fn wal(bytes: u64) -> Wal {
     let mut wal = Wal::new(1, 3 * SEGMENT, 77);
@@ -153,6 +155,19 @@ fn without_a_spool_other_wal_than_was_shipped_is_a_split_brain() {
     let (outcome, ..) = stage.receive(vec![Server::of(other)]);
     assert_eq!(code(&outcome), Code::SplitBrain);
     stage.holds(&one, one.end());
+}
+
+#[test]
+fn a_copy_that_nobody_adopted_is_not_received_from() {
+    let stage = Stage::new();
+    let mut script = stage.script(vec![Server::of(wal(100_000))], None);
+    let data = stage.world.data().to_owned();
+    let system = SystemIdentifier(SYSTEM);
+    Marker::new(DATABASE, system, Incarnation(2), false).write(&data).unwrap();
+    script.data_directory = Some(data);
+    let outcome = stage.run(&mut script, false);
+    assert_eq!(code(&outcome), Code::CloneRefused);
+    assert!(stage.objects("fragments").is_empty() && script.seen.borrow().started.is_empty());
 }
 
 #[test]

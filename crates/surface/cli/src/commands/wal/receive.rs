@@ -188,10 +188,12 @@ pub fn nodes(
         |own: bool| database.nodes.iter().filter(move |(_, node)| (node.region == *here) == own);
     for (node_name, node) in all(true).chain(all(false)) {
         let local = node.region == *here;
+        let data_directory = local.then(|| node.data_directory.clone());
         let mut add = |config: Outcome<lifeboat_wire::Config>| match config {
             Ok(mut config) => {
                 name.clone_into(&mut config.application_name);
-                nodes.push(Node { name: node_name.to_string(), config });
+                let (name, data_directory) = (node_name.to_string(), data_directory.clone());
+                nodes.push(Node { name, config, data_directory });
             }
             Err(failure) => left_out.push(format!("{node_name}: {failure}")),
         };
