@@ -10,7 +10,7 @@ use lifeboat_scenarios::restored::{promote, restore};
 use lifeboat_scenarios::volume::Volume;
 use lifeboat_scenarios::world::{DATABASE, Setup, World};
 use lifeboat_testkit::oracle;
-use lifeboat_testkit::postgres::{Cluster, Stop};
+use lifeboat_testkit::postgres::{Builder, Cluster, Stop};
 use lifeboat_testkit::process::{PATIENCE, Running, wait_until};
 use nix::sys::signal::Signal;
 
@@ -18,11 +18,17 @@ const RECEIVER: &str = "lifeboat_shop_main_east";
 
 /// A world whose WAL goes nowhere but through receivers.
 fn streaming(major: u32, durable: &str) -> Result<World> {
+    streaming_with(major, durable, &[])
+}
+
+fn streaming_with(major: u32, durable: &str, settings: &[&str]) -> Result<World> {
     let wal = format!(
         "mode: stream, receivers: [east, west], acknowledge: {{ remote: 1, durable: {durable} }}, \
          flush_every: 100ms"
     );
-    Setup::new(major)?.archive_command("/bin/true").wal(&wal).start()
+    let configure =
+        |cluster: Builder| settings.iter().fold(cluster, |cluster, line| cluster.setting(*line));
+    Setup::new(major)?.cluster(configure).archive_command("/bin/true").wal(&wal).start()
 }
 
 /// Starts a receiver in region east, where the server is.
@@ -198,6 +204,37 @@ fn pg15_a_clean_shutdown_is_received_to_its_last_record() -> Result<()> {
 fn position(text: Option<&str>) -> Result<u64> {
     let (high, low) = text.context("no position")?.split_once('/').context("no position")?;
     Ok((u64::from_str_radix(high, 16)? << 32) | u64::from_str_radix(low, 16)?)
+}
+
+#[test]
+fn pg15_a_slot_that_was_lost_is_a_gap_that_is_told() -> Result<()> {
+    let settings = ["max_slot_wal_keep_size = 1MB", "min_wal_size = 32MB", "wal_keep_size = 0"];
+    let mut world = streaming_with(15, "spool", &settings)?;
+    let running = receiver(&world)?;
+    be_synchronous(&mut world)?;
+    ledger::create(&world.source)?;
+    kill(running)?;
+    world.source.psql("ALTER SYSTEM RESET synchronous_standby_names; SELECT pg_reload_conf()")?;
+    for _ in 0..6 {
+        world.source.psql("SELECT pg_create_restore_point('fill'), pg_switch_wal()")?;
+        world.source.psql("CHECKPOINT")?;
+    }
+    world.source.wait_for("SELECT wal_status FROM pg_replication_slots", "lost")?;
+    let running = receiver(&world)?;
+    be_synchronous(&mut world)?;
+    world.backup()?;
+    let point = ledger::append(&world.source)?;
+    running.signal(Signal::SIGTERM)?;
+    let finished = running.wait(PATIENCE)?.expect_code(3)?;
+    ensure!(
+        finished.stderr.contains("LB5008") && finished.stderr.contains("kept no WAL"),
+        "{finished}"
+    );
+    let audit = world.repository("east").join("audit");
+    ensure!(audit.exists(), "the gap is not in the audit log");
+    let mut copy = restore(&world, "east", "latest", &["--latest"])?;
+    promote(&mut copy)?;
+    ledger::is_at(&copy, &point)
 }
 
 #[test]

@@ -104,7 +104,10 @@ pub struct Gap {
 impl fmt::Display for Gap {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
         let Self { timeline, from, to_timeline, to } = self;
-        write!(formatter, "WAL from {from} of timeline {timeline} to {to} of timeline {to_timeline}")
+        write!(
+            formatter,
+            "WAL from {from} of timeline {timeline} to {to} of timeline {to_timeline}"
+        )
     }
 }
 
@@ -187,9 +190,14 @@ fn work<'a>(receiver: &mut Receiver<'a>, servers: &mut dyn Servers) -> Outcome<(
         receiver.check_seal()?;
         let trouble = match attach(receiver, servers) {
             Ok(attached) => {
-                pause.reset();
-                said.clear();
-                match Streaming::new(receiver, attached).run()? {
+                let before = receiver.held();
+                let left = Streaming::new(receiver, attached).run()?;
+                // A server that takes us and fails at once is no better than one that refuses.
+                if receiver.held() > before {
+                    pause.reset();
+                    said.clear();
+                }
+                match left {
                     Left::Asked => return Ok(()),
                     Left::Timeline => continue,
                     Left::Shutdown => "the server was shut down".to_owned(),

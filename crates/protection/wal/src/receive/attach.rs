@@ -3,7 +3,7 @@
 use lifeboat_cluster::wal::History;
 use lifeboat_model::{Lsn, Timeline};
 use lifeboat_telemetry::{Code, Failure, Outcome};
-use lifeboat_wire::{Condition, Error, SlotName, Start};
+use lifeboat_wire::{Error, SlotName, Start};
 
 use super::ReceiveRequest;
 use super::pages::Pages;
@@ -18,6 +18,9 @@ pub(crate) struct Attached<'a> {
     pub(crate) sender: Box<dyn Sender>,
     pub(crate) spool: Spool<'a>,
     pub(crate) pages: Pages,
+    pub(crate) greeting: Greeting,
+    /// Where the server's WAL begins for sure.
+    pub(crate) earliest: Position,
 }
 
 /// Attaches to the first node that is the primary.
@@ -47,17 +50,10 @@ pub(crate) fn attach<'a>(
     let Position { timeline, lsn } = begin;
     // First of all: what does not follow the spool must not lie beside it.
     let spool = receiver.spool(begin, size)?;
-    match sender.start(Start { slot: Some(slot), lsn, timeline }) {
-        Ok(()) => {}
-        Err(error) if error.condition() == Some(Condition::WalRemoved) => {
-            receiver.gap(begin, earliest, &greeting)?;
-            return Err(error.at(&place));
-        }
-        Err(error) => return Err(error.at(&place)),
-    }
+    sender.start(Start { slot: Some(slot), lsn, timeline }).map_err(at)?;
     receiver.attached(&place, begin);
     let pages = Pages::new(greeting.system.identifier, size, timeline, lsn);
-    Ok(Attached { sender, spool, pages })
+    Ok(Attached { sender, spool, pages, greeting, earliest })
 }
 
 /// Makes sure that the slot is there and keeps WAL; says from where on, if the server does.

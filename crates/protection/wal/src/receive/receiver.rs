@@ -168,12 +168,7 @@ impl<'a> Receiver<'a> {
     }
 
     /// The server no longer has what follows: a person must know, and take a backup.
-    pub(crate) fn gap(
-        &mut self,
-        wanted: Position,
-        earliest: Position,
-        greeting: &Greeting,
-    ) -> Outcome<()> {
+    pub(crate) fn gap(&mut self, wanted: Position, earliest: Position, greeting: &Greeting) {
         let size = greeting.segment_size;
         let flushed = greeting.system.flushed;
         let next = if earliest > wanted && self.behind_gap != Some(earliest) {
@@ -198,7 +193,6 @@ impl<'a> Receiver<'a> {
         ));
         self.record("wal gap", &gap);
         self.gaps.push(gap);
-        Ok(())
     }
 
     fn record(&self, act: &str, gap: &Gap) {

@@ -5,11 +5,12 @@ use std::time::Duration;
 use lifeboat_model::Lsn;
 use lifeboat_model::spec::Durable;
 use lifeboat_telemetry::{Code, Event as Told, Failure, Outcome, duration};
-use lifeboat_wire::{Event, Status};
+use lifeboat_wire::{Condition, Error, Event, Status};
 
 use super::attach::Attached;
 use super::folder::full;
 use super::receiver::Receiver;
+use super::resume::Position;
 use super::seal;
 
 /// So much is taken before it is flushed, if it is there already. Less than the smallest segment,
@@ -91,7 +92,7 @@ impl<'r, 'a> Streaming<'r, 'a> {
                 self.heard = self.now();
             } else {
                 match self.attached.sender.next(self.patience()) {
-                    Err(error) => return Ok(Left::Lost(error.at(self.attached.sender.place()))),
+                    Err(error) => return Ok(Left::Lost(self.lost(error))),
                     Ok(None) => {}
                     Ok(Some(event)) => {
                         if let Some(left) = self.batch(event)? {
@@ -120,7 +121,7 @@ impl<'r, 'a> Streaming<'r, 'a> {
             }
             match self.attached.sender.next(Duration::ZERO) {
                 Ok(event) => next = event,
-                Err(error) => left = Some(Left::Lost(error.at(self.attached.sender.place()))),
+                Err(error) => left = Some(Left::Lost(self.lost(error))),
             }
         }
         if self.attached.spool.written() > began {
@@ -134,6 +135,17 @@ impl<'r, 'a> Streaming<'r, 'a> {
         // A slow disk of ours is no silence of the server.
         self.heard = self.now();
         Ok(left)
+    }
+
+    /// The connection is no more. A server that lacks the WAL says so when the stream has begun.
+    fn lost(&mut self, error: Error) -> Failure {
+        if error.condition() == Some(Condition::WalRemoved) {
+            let Attached { spool, greeting, earliest, .. } = &self.attached;
+            let wanted = Position { timeline: spool.timeline(), lsn: spool.written() };
+            self.receiver.grown();
+            self.receiver.gap(wanted, *earliest, greeting);
+        }
+        error.at(self.attached.sender.place())
     }
 
     fn take(&mut self, event: Event) -> Outcome<Option<Left>> {

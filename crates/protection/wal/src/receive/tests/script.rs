@@ -232,9 +232,6 @@ impl Sender for Session {
         let timeline = start.timeline.0;
         assert!(server.wal.contains_key(&timeline), "timeline {timeline} was asked for");
         assert!(start.lsn.0.is_multiple_of(SEGMENT), "{}", start.lsn);
-        if start.lsn < server.kept_from {
-            return Err(refusal("58P01"));
-        }
         self.seen.borrow_mut().started.push((timeline, start.lsn));
         self.at = Some((timeline, start.lsn));
         Ok(())
@@ -246,6 +243,9 @@ impl Sender for Session {
         let mut server = server.borrow_mut();
         if let Some(event) = self.play(&mut server, at)? {
             return Ok(event);
+        }
+        if at < server.kept_from {
+            return Err(refusal("58P01"));
         }
         let wal = &server.wal[&timeline];
         let switch = server.switches.get(&timeline).copied();
