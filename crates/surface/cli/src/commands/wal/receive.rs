@@ -1,5 +1,7 @@
 //! `lifeboat wal receive`: WAL of the primary into this region's repository, record by record.
 
+use std::time::Duration;
+
 use lifeboat_model::spec::{Database, Durable, PostgresNode, WalMode, default_flush_every};
 use lifeboat_model::{ByteSize, Compression, DatabaseId, RegionName};
 use lifeboat_objects::Blocking;
@@ -15,6 +17,9 @@ use serde::Serialize;
 use crate::context::Context;
 use crate::output::Report;
 use crate::site::Site;
+
+/// How long one operation of the store may take; the receiver itself tries for ever.
+const STORE_DEADLINE: Duration = Duration::from_secs(30);
 
 /// Receive WAL of the primary into this region's repository, as it is written
 ///
@@ -102,6 +107,7 @@ pub fn run(args: &Args, context: &Context) -> Outcome<Received> {
     let (id, database) = site.database(args.database.as_ref())?;
     let region = region(&site, &id, database)?;
     let (writer, stream) = writer_stream(&access, &id)?;
+    let store = site.access_within(&blocking, STORE_DEADLINE);
     let wal = &database.wal;
     let durable = wal.acknowledge.as_ref().map_or(Durable::Spool, |settings| settings.durable);
     let name = receiver_name(&id, &region);
@@ -132,7 +138,7 @@ pub fn run(args: &Args, context: &Context) -> Outcome<Received> {
         epoch: args.epoch,
         spool_limit: args.spool_limit.map_or(SPOOL_LIMIT, |limit| limit.0),
         drain: args.drain,
-        open: &|| access.repository(&region),
+        open: &|| store.repository(&region),
     })?;
     Ok(Received::new(answer, &id, &region))
 }
