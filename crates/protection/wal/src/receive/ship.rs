@@ -30,6 +30,8 @@ use crate::push::place::Places;
 
 /// How long one attempt to store a file may take.
 const ATTEMPT: Duration = Duration::from_secs(60);
+/// So many fragments are compared, the newest ones: two histories that differ differ from there on.
+const COMPARED_MAX: usize = 8;
 /// How long a receiver that was asked to end goes on trying.
 const FAREWELL: Duration = Duration::from_secs(20);
 
@@ -162,11 +164,13 @@ impl<'a> Shipper<'a> {
         let (store, keys) = (regions.nearest().store(), &request.stream.keys);
         let root = layout::fragments(keys.stream(), timeline);
         let after = Key::new(format!("{root}{:016x}", begin.0))?;
-        for (key, _) in request.blocking.run(store.list_after(&root, &after))? {
-            let all = layout::all_fragments(keys.stream());
-            let name = key.as_str().strip_prefix(&all).and_then(|name| name.parse().ok());
-            let ours = |name: &FragmentName| name.end <= end && name.epoch != own;
-            let Some(name) = name.filter(ours) else { continue };
+        let all = layout::all_fragments(keys.stream());
+        let listed = request.blocking.run(store.list_after(&root, &after))?;
+        let earlier = listed.into_iter().rev().filter_map(|(key, _)| {
+            let name: FragmentName = key.as_str().strip_prefix(&all)?.parse().ok()?;
+            (name.end <= end && name.epoch != own).then_some((key, name))
+        });
+        for (key, name) in earlier.take(COMPARED_MAX) {
             let head = request.blocking.run(store.get_range(&key, 0..digest_end(&key)))?;
             let (_, digest) = decode_digest(keys, &key, &head)?;
             let mut plain = vec![0; usize::try_from(name.plain_bytes()).unwrap_or_default()];
