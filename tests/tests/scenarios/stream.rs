@@ -178,6 +178,35 @@ fn pg15_kills_lose_nothing_that_the_repository_had() -> Result<()> {
 }
 
 #[test]
+fn pg15_a_receiver_that_dies_anywhere_goes_on() -> Result<()> {
+    let mut world = streaming(15, "spool")?;
+    let running = receiver(&world)?;
+    be_synchronous(&mut world)?;
+    ledger::create(&world.source)?;
+    world.backup()?;
+    kill(running)?;
+    world.source.psql("ALTER SYSTEM RESET synchronous_standby_names; SELECT pg_reload_conf()")?;
+    let points = ["receive.written", "receive.flushed", "receive.shipped", "receive.consolidated"];
+    for failpoint in points {
+        // Something for each of them: records, and the end of a segment.
+        ledger::append(&world.source)?;
+        world.source.psql("SELECT pg_switch_wal()")?;
+        let words = world.arguments("east", &["wal", "receive", DATABASE]);
+        world.lifeboat.killed_at(failpoint, words)?;
+    }
+    let running = receiver(&world)?;
+    be_synchronous(&mut world)?;
+    let point = ledger::append(&world.source)?;
+    kill(running)?;
+    world.source.kill9()?;
+    world.ok(&["wal", "receive", DATABASE, "--drain"])?;
+    world.ok(&["repo", "check", "--read-data"])?;
+    let mut copy = restore(&world, "east", "latest", &["--latest"])?;
+    promote(&mut copy)?;
+    ledger::is_at(&copy, &point)
+}
+
+#[test]
 fn pg15_a_clean_shutdown_is_received_to_its_last_record() -> Result<()> {
     let mut world = streaming(15, "spool")?;
     let running = receiver(&world)?;
