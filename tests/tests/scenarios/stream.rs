@@ -73,6 +73,9 @@ fn acknowledged_commits_come_back(major: u32) -> Result<()> {
     world.ok(&["wal", "receive", DATABASE, "--drain"])?;
     let mut copy = restore(&world, "east", "latest", &["--latest"])?;
     promote(&mut copy)?;
+    // No receiver streams from it: its commits must not wait for one.
+    let waits = copy.psql("SHOW synchronous_standby_names")?;
+    ensure!(waits.is_empty(), "commits of the copy wait for {waits}");
     ledger::is_at(&copy, &point)
 }
 

@@ -16,8 +16,8 @@ pub use header::{LongHeader, PageHeader, SegmentIdentity, identify_segment};
 pub use history::{History, HistoryEntry};
 pub use label::BackupLabel;
 pub use record::{
-    BlockReference, DatabaseOfTablespace, End, Fact, Locks, Oids, Record,
-    RelationFile, Relations, RowChange, RowsChanged,
+    BlockReference, DatabaseOfTablespace, End, Fact, Locks, Oids, Record, RelationFile, Relations,
+    RowChange, RowsChanged,
 };
 pub use scan::{RestorePoint, SegmentSummary, Tail, scan};
 

@@ -1,12 +1,15 @@
 //! What makes the restored server recover: label, signal, settings, the plan and key of
 //! `lifeboat wal fetch`, and the mark that keeps the copy out of its source's archive.
 
+use std::collections::BTreeMap;
 use std::path::Path;
 
 use lifeboat_cluster::ControlFile;
 use lifeboat_cluster::settings::{self, RECOVERY_SIGNAL};
 use lifeboat_environment::Environment;
 use lifeboat_telemetry::{Code, Failure, Outcome};
+use lifeboat_wal::acknowledge::Rule;
+use lifeboat_wal::is_receiver_name;
 
 use crate::aside::Aside;
 use crate::configuration::{Changed, FILE_BYTES_MAX, leftovers};
@@ -51,7 +54,9 @@ pub(crate) fn write(
         // too, but then WAL would pile up here.
         block.push(("archive_mode", "off".to_owned()));
     }
-    block.extend(raised(target, control, changed));
+    let configured = configured(target, changed);
+    block.extend(waits_for_nobody(&configured, plan, changed));
+    block.extend(raised(&configured, control));
     let after = settings::append_block(&cleaned, BLOCK, &block);
     changed.write(target, AUTO, &after)
 }
@@ -80,25 +85,45 @@ fn recovery_settings(plan: &RestorePlan, restore_command: String) -> Vec<(&'stat
     settings
 }
 
-/// Settings that replay needs at least as high as the source had them, where the configuration
-/// says less.
-fn raised(
-    target: &Target,
-    control: &ControlFile,
-    changed: &mut Changed,
-) -> Vec<(&'static str, String)> {
+fn configured(target: &Target, changed: &mut Changed) -> BTreeMap<String, String> {
     let main = target.path().join("postgresql.conf");
-    let configured = match settings::read_sources(&main, Some(target.path())) {
+    match settings::read_sources(&main, Some(target.path())) {
         Ok(sources) => sources.settings,
         Err(failure) => {
             changed.notes.push(format!("the configuration cannot be read: {failure}"));
-            Default::default()
+            BTreeMap::new()
         }
-    };
-    if configured.get("synchronous_standby_names").is_some_and(|names| !names.is_empty()) {
-        let note = "synchronous_standby_names is set: commits wait for these standbys";
-        changed.notes.push(note.to_owned());
     }
+}
+
+/// The source's commits waited for receivers that do not stream from a copy: it would come up
+/// frozen. What is not Lifeboat's own is left, and told.
+fn waits_for_nobody(
+    configured: &BTreeMap<String, String>,
+    plan: &RestorePlan,
+    changed: &mut Changed,
+) -> Option<(&'static str, String)> {
+    const NAMES: &str = "synchronous_standby_names";
+    let value = configured.get(NAMES).filter(|value| !value.is_empty())?;
+    let rule = Rule::parse(value);
+    if rule.is_some_and(|rule| rule.names().iter().all(|name| is_receiver_name(name))) {
+        changed.notes.push(format!(
+            "commits of the source waited for {value}; here they wait for nobody until receivers \
+             stream and `lifeboat wal acknowledge {}` is run",
+            plan.database
+        ));
+        return Some((NAMES, String::new()));
+    }
+    changed.notes.push(format!("{NAMES} is {value}: commits wait for these standbys"));
+    None
+}
+
+/// Settings that replay needs at least as high as the source had them, where the configuration
+/// says less.
+fn raised(
+    configured: &BTreeMap<String, String>,
+    control: &ControlFile,
+) -> Vec<(&'static str, String)> {
     let limits = &control.limits;
     // With PostgreSQL's defaults, which hold where the configuration says nothing.
     let needed = [

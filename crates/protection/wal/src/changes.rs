@@ -92,7 +92,9 @@ pub struct Span {
 
 /// Two spans that do not touch cannot become one.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Error)]
-#[error("what ends at {end} on timeline {timeline} is not followed by what starts at {start} on timeline {next}")]
+#[error(
+    "what ends at {end} on timeline {timeline} is not followed by what starts at {start} on timeline {next}"
+)]
 pub struct NotAdjacent {
     /// Where the earlier one ends.
     pub end: Lsn,

@@ -150,4 +150,3 @@ fn remove(staged: &Path) {
     // The next call truncates what cannot be removed.
     let _ = std::fs::remove_file(staged);
 }
-

@@ -106,7 +106,10 @@ pub fn check(data_directory: &Path, database: &str, stream: &WriterStream) -> Ou
         // source before a restored copy was adopted.
         None if granted == Incarnation::FIRST => Ok(()),
         None => refused(
-            format!("{shown} is incarnation 1 of {database}, and incarnation {} writes now", granted.0),
+            format!(
+                "{shown} is incarnation 1 of {database}, and incarnation {} writes now",
+                granted.0
+            ),
             "Stop this server. `lifeboat adopt` would make it the source again.",
         ),
         Some(marker)

@@ -25,7 +25,7 @@ pub mod writing_server;
 
 pub use archived::{Needed, bring_to_all, wait_until_archived};
 pub use lifeboat_repository::keys::WalReadKey;
-pub use receiver_name::receiver_name;
+pub use receiver_name::{is_receiver_name, receiver_name};
 
 #[cfg(test)]
 mod tests;

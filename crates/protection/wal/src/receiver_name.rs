@@ -25,5 +25,10 @@ pub fn receiver_name(id: &DatabaseId, region: &RegionName) -> String {
     name
 }
 
+/// Whether a name may be one that [`receiver_name`] made.
+pub fn is_receiver_name(name: &str) -> bool {
+    name.starts_with("lifeboat_")
+}
+
 #[cfg(test)]
 mod tests;

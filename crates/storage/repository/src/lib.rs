@@ -8,8 +8,8 @@
 pub mod access;
 pub mod ask;
 pub mod binding;
-pub mod changes;
 pub mod catch_up;
+pub mod changes;
 pub mod check;
 pub mod create;
 pub mod crypt;

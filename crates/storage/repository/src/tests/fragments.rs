@@ -139,14 +139,16 @@ fn a_listing_gives_what_begins_in_a_span() {
         (0x1_0001, u64::MAX),
         (0xffff_ffff_0000_0001, u64::MAX),
     ];
-    for (timeline, (start, end)) in [3, 4, 5].into_iter().flat_map(|one| spans.map(|two| (one, two))) {
+    for (timeline, (start, end)) in
+        [3, 4, 5].into_iter().flat_map(|one| spans.map(|two| (one, two)))
+    {
         let span = Lsn(start)..Lsn(end);
         let stream = keys.stream();
         let listed = list_fragments(&sample.store, stream, Timeline(timeline), span.clone());
         let listed: Vec<_> = sample::run(listed).unwrap().into_iter().map(|one| one.0).collect();
-        let expected = names.iter().filter(|name| {
-            name.timeline == Timeline(timeline) && span.contains(&name.start)
-        });
+        let expected = names
+            .iter()
+            .filter(|name| name.timeline == Timeline(timeline) && span.contains(&name.start));
         assert_eq!(listed, expected.copied().collect::<Vec<_>>(), "{timeline} {span:?}");
     }
 }

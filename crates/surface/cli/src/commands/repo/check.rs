@@ -150,9 +150,8 @@ pub fn run(args: &Args, context: &Context) -> Outcome<RepositoriesChecked> {
         region: skipped.region.clone(),
         why: skipped.failure.full_message(),
     });
-    let failure = damage(&checked, args.read_data)
-        .or_else(|| regions.partial())
-        .or_else(|| lacks(&checked));
+    let failure =
+        damage(&checked, args.read_data).or_else(|| regions.partial()).or_else(|| lacks(&checked));
     Ok(RepositoriesChecked {
         read_data: args.read_data,
         skipped: skipped.collect(),
