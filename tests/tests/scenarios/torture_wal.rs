@@ -4,6 +4,7 @@
 //! A sample runs always, 200 rounds by `cargo xtask torture wal`.
 
 use std::collections::BTreeMap;
+use std::fs;
 use std::path::PathBuf;
 use std::time::Duration;
 
@@ -11,6 +12,7 @@ use anyhow::{Context, Result, ensure};
 use lifeboat_environment::{Clock, Random, SeededRandom, SystemClock};
 use lifeboat_scenarios::streamed::{Durable, Streamed};
 use lifeboat_scenarios::sweep::Extent;
+use lifeboat_testkit::scratch::Scratch;
 use lifeboat_testkit::store::{Fault, Kind, Profile};
 use nix::sys::signal::Signal;
 
@@ -42,6 +44,13 @@ fn pg15_commits_that_wait_for_nobody_are_lost_and_that_is_seen() -> Result<()> {
     streamed.lose_east()?;
     let error = streamed.restore_from_west().err().context("nothing was lost")?;
     ensure!(format!("{error:#}").contains("lost of"), "{error:#}");
+    let evidence = Scratch::new()?;
+    streamed.keep_evidence(evidence.path())?;
+    for (log, line) in [("server.log", "ready to accept"), ("west.log", "--drain")] {
+        let text = fs::read_to_string(evidence.join(log))?;
+        ensure!(text.contains(line), "{log}: {text}");
+    }
+    ensure!(evidence.join("west/lifeboat/format").exists(), "the west's store was not kept");
     Ok(())
 }
 
