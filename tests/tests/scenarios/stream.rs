@@ -11,7 +11,7 @@ use lifeboat_scenarios::volume::Volume;
 use lifeboat_scenarios::world::{DATABASE, Setup, World};
 use lifeboat_testkit::oracle;
 use lifeboat_testkit::postgres::{Builder, Cluster, Stop};
-use lifeboat_testkit::process::{PATIENCE, Running, wait_until};
+use lifeboat_testkit::process::{PATIENCE, Running, run, wait_until};
 use nix::sys::signal::Signal;
 
 const RECEIVER: &str = "lifeboat_shop_main_east";
@@ -76,6 +76,12 @@ fn acknowledged_commits_come_back(major: u32) -> Result<()> {
     // No receiver streams from it: its commits must not wait for one.
     let waits = copy.psql("SHOW synchronous_standby_names")?;
     ensure!(waits.is_empty(), "commits of the copy wait for {waits}");
+    // A receiver on another host would ask it this, and refuse it until it is adopted.
+    let mut ask = copy.installation().client_command("psql")?;
+    ask.args(["-XAtq", "-c", "SHOW lifeboat.incarnation", "-d"]);
+    ask.arg(format!("{} replication=true", copy.connection()));
+    let said = run(&mut ask)?.success()?.stdout;
+    ensure!(said.trim().parse::<u64>()? > 1, "the copy says that it is incarnation {said}");
     ledger::is_at(&copy, &point)
 }
 
@@ -222,7 +228,7 @@ fn pg15_a_clean_shutdown_is_received_to_its_last_record() -> Result<()> {
     ensure!(finished.stderr.contains("was shut down"), "{finished}");
     // The shutdown checkpoint is the last record, and begins before what was received ends.
     let mut command = world.source.installation().server_command("pg_controldata")?;
-    let control = lifeboat_testkit::process::run(command.arg(world.source.data()))?.success()?;
+    let control = run(command.arg(world.source.data()))?.success()?;
     let line = control.stdout.lines().find(|line| line.starts_with("Latest checkpoint location"));
     let checkpoint = position(line.and_then(|line| line.split_whitespace().last()))?;
     let durable = finished

@@ -9,6 +9,7 @@ use lifeboat_cluster::settings::{self, RECOVERY_SIGNAL};
 use lifeboat_environment::Environment;
 use lifeboat_telemetry::{Code, Failure, Outcome};
 use lifeboat_wal::acknowledge::Rule;
+use lifeboat_wal::incarnation::INCARNATION_SETTING;
 use lifeboat_wal::is_receiver_name;
 
 use crate::aside::Aside;
@@ -40,6 +41,7 @@ pub(crate) fn write(
     plan: &RestorePlan,
     control: &ControlFile,
     aside: &Aside,
+    incarnation: u64,
     changed: &mut Changed,
 ) -> Outcome<()> {
     changed.write(target, "backup_label", plan.description.backup_label.as_bytes())?;
@@ -54,6 +56,8 @@ pub(crate) fn write(
         // too, but then WAL would pile up here.
         block.push(("archive_mode", "off".to_owned()));
     }
+    // Receivers on other hosts cannot see the mark in the directory; they ask for this.
+    block.push((INCARNATION_SETTING, incarnation.to_string()));
     let configured = configured(target, changed);
     block.extend(waits_for_nobody(&configured, plan, changed));
     block.extend(raised(&configured, control));

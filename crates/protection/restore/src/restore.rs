@@ -66,8 +66,8 @@ pub fn restore(plan: &RestorePlan, context: RestoreContext<'_>) -> Outcome<Resto
     let mut changed = configuration::bring(target, description)?;
     let control = recovery::control(target, plan)?;
     let aside = aside::write(plan, context, &control)?;
-    recovery::write(target, plan, &control, &aside, &mut changed)?;
     let incarnation = mark(target, plan, environment, &control, &mut changed)?;
+    recovery::write(target, plan, &control, &aside, incarnation, &mut changed)?;
     link_tablespaces(target, plan)?;
     manifest::write(environment, target, table, &survey, description, control.release, &changed)?;
     sync_directories(target, &survey)?;

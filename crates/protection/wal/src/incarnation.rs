@@ -14,6 +14,9 @@ use crate::durable;
 
 /// The marker's name in the data directory.
 pub const MARKER: &str = "lifeboat.incarnation";
+/// The setting that says the same to whoever is connected; a server that was never restored has
+/// none.
+pub const INCARNATION_SETTING: &str = "lifeboat.incarnation";
 const MARKER_BYTES_MAX: u64 = 16 * 1024;
 
 /// What a restore leaves in the data directory; a cluster that was never restored has none.

@@ -138,6 +138,18 @@ fn greet(receiver: &Receiver<'_>, sender: &mut dyn Sender) -> Outcome<Greeting> 
         return Err(Failure::new(Code::ClusterMismatch, message)
             .hint("Correct `connection` or `address` of this node in the spec."));
     }
+    let granted = receiver.request.stream.incarnation.0;
+    if let Some(incarnation) = greeting.incarnation.filter(|is| *is != granted) {
+        let database = receiver.request.database;
+        let message = format!(
+            "PostgreSQL at {place} is incarnation {incarnation} of {database}, a restored copy; \
+             incarnation {granted} writes"
+        );
+        return Err(Failure::new(Code::CloneRefused, message).hint(format!(
+            "`lifeboat adopt {database}` makes it the source and ends the other; else correct \
+             this node in the spec."
+        )));
+    }
     if greeting.in_recovery {
         let message = format!("PostgreSQL at {place} is a standby");
         return Err(Failure::new(Code::NotPrimary, message)

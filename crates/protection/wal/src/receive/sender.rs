@@ -11,9 +11,13 @@ use bytes::Bytes;
 use lifeboat_environment::Environment;
 use lifeboat_model::{Lsn, SegmentSize, Timeline};
 use lifeboat_telemetry::{Code, Failure, Outcome};
-use lifeboat_wire::{Config, Connection, Error, Event, Slot, SlotName, SlotOptions, Start, Status};
+use lifeboat_wire::{
+    Condition, Config, Connection, Error, Event, Slot, SlotName, SlotOptions, Start, Status,
+};
 use lifeboat_wire::{Stream, System};
 use tokio::runtime::{Builder, Runtime};
+
+use crate::incarnation::INCARNATION_SETTING;
 
 /// A server of the database.
 #[derive(Debug, Clone)]
@@ -42,6 +46,8 @@ pub(crate) struct Greeting {
     pub(crate) system: System,
     pub(crate) in_recovery: bool,
     pub(crate) segment_size: SegmentSize,
+    /// Which incarnation of the cluster it says it is; a server that was never restored says none.
+    pub(crate) incarnation: Option<u64>,
 }
 
 /// What a server tells of a slot.
@@ -159,7 +165,13 @@ impl Sender for RealSender {
             let size = connection.show("wal_segment_size").await?;
             let segment_size = segment_size(&size)
                 .ok_or_else(|| Error::Protocol("wal_segment_size is no size".into()))?;
-            Ok(Greeting { system, in_recovery, segment_size })
+            let incarnation = match connection.show(INCARNATION_SETTING).await {
+                Ok(number) => number.parse().ok(),
+                // It has no such setting.
+                Err(error) if error.condition() == Some(Condition::SlotMissing) => None,
+                Err(error) => return Err(error),
+            };
+            Ok(Greeting { system, in_recovery, segment_size, incarnation })
         })
     }
 
@@ -185,9 +197,7 @@ impl Sender for RealSender {
         let options = SlotOptions { reserve_wal: true, temporary: false };
         match runtime.block_on(connection.create_slot(slot, options)) {
             Ok(()) => Ok(true),
-            Err(error) if error.condition() == Some(lifeboat_wire::Condition::SlotExists) => {
-                Ok(false)
-            }
+            Err(error) if error.condition() == Some(Condition::SlotExists) => Ok(false),
             Err(error) => Err(error),
         }
     }

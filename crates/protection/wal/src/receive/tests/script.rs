@@ -53,6 +53,7 @@ pub enum Trick {
 pub struct Server {
     pub system: u64,
     pub in_recovery: bool,
+    pub incarnation: Option<u64>,
     pub timeline: u32,
     /// Every timeline that it has WAL of, and where its successor branched off.
     pub wal: BTreeMap<u32, Wal>,
@@ -71,6 +72,7 @@ impl Server {
         Self {
             system: SYSTEM,
             in_recovery: false,
+            incarnation: None,
             timeline: wal.timeline.0,
             kept_from: wal.start,
             wal: BTreeMap::from([(wal.timeline.0, wal)]),
@@ -201,7 +203,8 @@ impl Sender for Session {
             timeline: Timeline(server.timeline),
             flushed: server.newest().end(),
         };
-        Ok(Greeting { system, in_recovery: server.in_recovery, segment_size: size() })
+        let Server { in_recovery, incarnation, .. } = *server;
+        Ok(Greeting { system, in_recovery, segment_size: size(), incarnation })
     }
 
     fn history(&mut self, timeline: Timeline) -> Result<Option<Bytes>, Error> {

@@ -207,6 +207,8 @@ fn wrong_servers_are_refused_each_with_its_code() {
     let stage = Stage::new();
     let stranger = Server { system: 4711, ..Server::of(wal.clone()) };
     assert_eq!(code(&stage.receive(vec![stranger]).0), Code::ClusterMismatch);
+    let copy = Server { incarnation: Some(4711), ..Server::of(wal.clone()) };
+    assert_eq!(code(&stage.receive(vec![copy]).0), Code::CloneRefused);
     for (sqlstate, expected) in [
         ("28P01", Code::ClusterPermission),
         ("28000", Code::ClusterPermission),
