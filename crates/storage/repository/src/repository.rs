@@ -247,7 +247,17 @@ impl Repository {
         }
     }
 
+    /// A damaged answer is asked for again: it may have been damaged on its way.
     async fn read_binding(&self, key: &Key, number: u32) -> Outcome<Binding> {
+        match self.read_binding_once(key, number).await {
+            Err(failure) if failure.kind() == Kind::Damage => {
+                self.read_binding_once(key, number).await
+            }
+            read => read,
+        }
+    }
+
+    async fn read_binding_once(&self, key: &Key, number: u32) -> Outcome<Binding> {
         let bytes = self.store.get(key).await?;
         let named = decode_named(ObjectType::Binding, key, &bytes)?;
         self.check_root(key, named.signer)?;
