@@ -215,7 +215,8 @@ fn what_was_fetched_ahead_is_used_and_checked() {
     let Fetched::Done { prefetch, .. } = world.fetch(&names[0]).unwrap() else { panic!() };
     assert!(prefetch);
     let fetched = world.prefetch(&names[0]).unwrap();
-    assert_eq!(fetched, 16);
+    // Either thread keeps a place free for what the other may be about to add.
+    assert!((15..=16).contains(&fetched), "{fetched}");
     let folder = fs::read_dir(world.plan().prefetch).unwrap().next().unwrap().unwrap().path();
     fs::write(folder.join(&names[2]), "torn").unwrap();
     assert_eq!(from(&world, &names[1]), None);
