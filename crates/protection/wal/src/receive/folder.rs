@@ -7,7 +7,7 @@ use std::fs::{DirBuilder, File, OpenOptions};
 use std::io::{ErrorKind, Write};
 use std::os::unix::fs::{DirBuilderExt, FileExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
 use lifeboat_model::{Lsn, SegmentName, SegmentSize, Timeline, WalFileName};
 use lifeboat_telemetry::{Code, Failure, Outcome, bytes};
@@ -26,6 +26,8 @@ pub(crate) struct Folder {
     limit: AtomicU64,
     /// Bytes of all files, full or not.
     used: AtomicU64,
+    /// A file for the next segment is there. It is asked for each commit.
+    spare: AtomicBool,
     _lock: Flock<File>,
 }
 
@@ -45,7 +47,7 @@ impl Folder {
                 .hint("One receiver a region is enough; a killed one holds no lock.")
         })?;
         let (limit, used) = (AtomicU64::new(0), AtomicU64::new(0));
-        let folder = Self { path, limit, used, _lock: lock };
+        let folder = Self { path, limit, used, spare: AtomicBool::new(false), _lock: lock };
         let mut used = length(&folder.path.join(SPARE));
         for timeline in folder.timelines()? {
             let segments = folder.segments(timeline)?;
@@ -125,8 +127,12 @@ impl Folder {
 
     /// Makes sure that a next segment has its file. `false` if there is no room for it.
     pub(crate) fn prepare(&self, size: SegmentSize) -> Outcome<bool> {
+        if self.spare.load(Ordering::Relaxed) {
+            return Ok(true);
+        }
         let path = self.path.join(SPARE);
         if length(&path) == size.bytes() {
+            self.spare.store(true, Ordering::Relaxed);
             return Ok(true);
         }
         if self.room() < size.bytes() {
@@ -136,6 +142,7 @@ impl Folder {
         match make_zeros(&staged, size.bytes()).and_then(|()| std::fs::rename(&staged, &path)) {
             Ok(()) => {
                 self.used.fetch_add(size.bytes(), Ordering::Relaxed);
+                self.spare.store(true, Ordering::Relaxed);
                 Ok(true)
             }
             Err(error) if is_full(&error) => {
@@ -156,6 +163,7 @@ impl Folder {
             Err(error) => return Err(failed("cannot open", &path, error)),
         }
         let folder = self.timeline(name.timeline());
+        self.spare.store(false, Ordering::Relaxed);
         let attempt = || {
             DirBuilder::new().recursive(true).mode(0o700).create(&folder)?;
             std::fs::rename(self.path.join(SPARE), &path)?;

@@ -219,17 +219,11 @@ impl Sender for RealSender {
         let (runtime, stream) = self.streams()?;
         // Nothing is lost when the future is dropped: the stream promises it.
         let next = runtime.block_on(async {
-            let mut next = pin!(stream.next());
-            if !wait.is_zero() {
-                return tokio::time::timeout(wait, next).await.ok();
+            // A timer ends with a millisecond, for the rest of which every commit would wait.
+            match wait.is_zero() {
+                true => look(pin!(stream.next())).await,
+                false => tokio::time::timeout(wait, stream.next()).await.ok(),
             }
-            // A timer would end with its next millisecond, for which every commit would wait.
-            let seen = look(next.as_mut()).await;
-            if seen.is_some() {
-                return seen;
-            }
-            tokio::task::yield_now().await;
-            look(next.as_mut()).await
         });
         next.transpose()
     }
