@@ -6,6 +6,7 @@
 mod clock;
 mod failpoints;
 mod random;
+mod timer;
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -13,6 +14,7 @@ use std::sync::Arc;
 pub use clock::{Clock, ManualClock, SystemClock};
 pub use failpoints::{FailpointError, Failpoints};
 pub use random::{Random, SeededRandom, SystemRandom};
+pub use timer::{SystemTimer, Timer};
 
 /// What a process knows of the world outside its arguments.
 #[derive(Clone)]

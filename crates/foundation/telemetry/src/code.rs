@@ -147,6 +147,11 @@ codes! {
     RestoreIncomplete = "LB6005", Failed, "the restore did not finish";
     TargetAmbiguous = "LB6006", Usage, "the target is not a clear moment";
 
+    // 70xx: moving a service.
+    QuorumUnavailable = "LB7001", Failed, "the quorum store does not answer";
+    QuorumDenied = "LB7002", Failed, "the quorum store refuses this process";
+    QuorumRegressed = "LB7003", Refused, "the quorum store went back in time";
+
     // 90xx: the process itself.
     Interrupted = "LB9001", Interrupted, "the command was interrupted";
     LocalState = "LB9002", Failed, "the local state directory cannot be used";

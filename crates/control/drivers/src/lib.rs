@@ -1,0 +1,17 @@
+//! What a move touches, one module a system, each behind a trait that says what is promised.
+//!
+//! Agents and controllers know the traits alone; the simulator implements them with models.
+
+mod epochs;
+mod instance;
+mod memory;
+mod probe;
+mod receiver;
+mod traffic;
+
+pub use epochs::{EpochArchive, KnownEpoch};
+pub use instance::{InstanceDriver, Killed, ShutDown, StartAs};
+pub use memory::Memory;
+pub use probe::{Probe, Probed};
+pub use receiver::ReceiverDriver;
+pub use traffic::{Pointing, TrafficDriver};

@@ -1,0 +1,30 @@
+//! What leads clients to a region.
+
+use futures::future::LocalBoxFuture;
+use lifeboat_model::RegionName;
+use lifeboat_telemetry::Outcome;
+
+/// Where a record leads to now.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Pointing {
+    /// The epoch that the record carries; none if nothing of ours is there.
+    pub epoch: Option<u64>,
+    /// The region whose targets it has; none if they are nobody's.
+    pub region: Option<RegionName>,
+    /// Servers that do not answer or answer otherwise, in words; empty if all agree.
+    pub dissent: Vec<String>,
+}
+
+/// One traffic record of a service. Changes are compare-and-swap by epoch: what carries a higher
+/// one is never changed.
+pub trait TrafficDriver {
+    /// What it is called, for people.
+    fn name(&self) -> String;
+
+    /// Where it leads, asked of every server that is authoritative for it.
+    fn observe(&self) -> LocalBoxFuture<'_, Outcome<Pointing>>;
+
+    /// Leads it to `region` for `epoch`, on every server that answers. Refused where a higher epoch
+    /// is found; never leaves it empty.
+    fn point(&self, region: RegionName, epoch: u64) -> LocalBoxFuture<'_, Outcome<Pointing>>;
+}

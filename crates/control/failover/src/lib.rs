@@ -1,0 +1,1 @@
+//! Observe, judge, fence, promote, cut over.

@@ -1,0 +1,4 @@
+//! The rules of epoch and lease.
+
+mod lease;
+mod record;

@@ -1,0 +1,1 @@
+//! Runs: journalled steps that any controller can resume.
