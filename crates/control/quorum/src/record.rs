@@ -195,6 +195,12 @@ impl EpochRecord {
             && self.holders.get(database) == Some(node)
     }
 
+    /// Whether this node's agent may renew the lease: while it serves, and while it stops cleanly.
+    pub fn may_renew(&self, database: &DatabaseName, node: &NodeName) -> bool {
+        !matches!(self.state, EpochState::Vacant | EpochState::Revoking)
+            && self.holders.get(database) == Some(node)
+    }
+
     /// The record after a change; the only way from one state to the next.
     pub fn apply(&self, transition: Transition) -> Result<Self, Refused> {
         use EpochState::{Releasing, Revoking, Serving, Starting, Vacant};
