@@ -3,6 +3,7 @@
 //! Agents and controllers know the traits alone; the simulator implements them with models.
 
 mod epochs;
+pub mod guard;
 mod instance;
 mod memory;
 mod probe;

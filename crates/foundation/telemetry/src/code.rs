@@ -152,6 +152,14 @@ codes! {
     QuorumDenied = "LB7002", Failed, "the quorum store refuses this process";
     QuorumRegressed = "LB7003", Refused, "the quorum store went back in time";
 
+    GuardSilent = "LB7010", Failed, "the guard does not answer";
+    GuardRefused = "LB7011", Refused, "the guard cannot do this now";
+    GuardDeadline = "LB7012", Refused, "the guard does not take this deadline";
+    GuardStart = "LB7013", Failed, "the guard could not start PostgreSQL";
+    GuardUnmanaged = "LB7014", Refused, "the data directory is not managed";
+    GuardLeft = "LB7015", Failed, "killed processes have not ended yet";
+    GuardRunning = "LB7016", Refused, "another guard or server holds this data directory";
+
     // 90xx: the process itself.
     Interrupted = "LB9001", Interrupted, "the command was interrupted";
     LocalState = "LB9002", Failed, "the local state directory cannot be used";
