@@ -3,13 +3,15 @@
 //! All calls block, each for a time that its documentation says, and each opens a connection of
 //! its own: an agent that restarts, or one of a newer version, simply asks again.
 
+mod boot;
 mod client;
 mod protocol;
 
 use std::path::PathBuf;
 use std::time::Duration;
 
-pub use client::{Client, connect, launch};
+pub use boot::{Managed, manage, unmanage, unmanaged};
+pub use client::{Client, arguments, connect, launch};
 pub use protocol::{
     Answer, Ask, End, EndReason, GuardStatus, Mode, Options, Phase, Refusal, Reply, Request, Stop,
     Stopped, VERSION,

@@ -2,6 +2,7 @@
 //! people wrote.
 
 mod edit;
+mod grant;
 mod recovery;
 mod rules;
 mod sources;
@@ -10,6 +11,9 @@ mod syntax;
 use thiserror::Error;
 
 pub use edit::{append_block, comment_out, quote};
+pub use grant::{
+    GRANT_DESCRIPTOR, GRANT_FILE, GRANT_TEXT, grant_path, guarded, is_guarded, unguarded,
+};
 pub use recovery::{RECOVERY_SIGNAL, RecoveryPlan, STANDBY_SIGNAL, TargetAction, recovery_names};
 pub use rules::{NamedList, named_lists, plain_path};
 pub use sources::{Sources, read_sources};

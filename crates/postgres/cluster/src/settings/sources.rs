@@ -97,6 +97,8 @@ impl Reader {
         for Setting { name, value, .. } in settings {
             let target = folder.join(&value);
             match name.as_str() {
+                // Only what a guard started can follow it, and it sets nothing.
+                "include" if value == super::grant_path() => {}
                 "include" => self.include(target, depth)?,
                 "include_if_exists" if target.exists() => self.include(target, depth)?,
                 "include_if_exists" => {}
