@@ -53,7 +53,8 @@ pub trait InstanceDriver {
     /// A deadline never moves backwards but by [`InstanceDriver::fence`].
     fn extend(&self, deadline: Duration) -> LocalBoxFuture<'_, Outcome<()>>;
 
-    /// Starts it below a guard, if it is not running. Returns once the postmaster was started; what
+    /// Starts it below a guard, if it is not running. A standby whose directory is not there is made
+    /// from this region's repository first. Returns once the postmaster was started; what
     /// it becomes is seen by `inspect`.
     fn start(&self, start: StartAs) -> LocalBoxFuture<'_, Outcome<()>>;
 
@@ -84,6 +85,9 @@ pub trait InstanceDriver {
     /// Sets apart what the stopped directory has from `fork` on: WAL into the repository, rows as
     /// CSV. Returns what was found, in words.
     fn salvage(&self, fork: Lsn) -> LocalBoxFuture<'_, Outcome<String>>;
+
+    /// Where the present timeline branched off the one before; none on the first one.
+    fn fork(&self) -> LocalBoxFuture<'_, Outcome<Option<Lsn>>>;
 
     /// What keeps it from becoming a good primary, in sentences (R4): settings below the primary's,
     /// missing slots, lag.

@@ -1,1 +1,26 @@
-//! Observe, judge, fence, promote, cut over.
+//! Observe, judge, fence, promote, cut over: what is decided, as functions of what was read.
+//!
+//! Nothing here waits or touches anything: [`judge`] says whether a service should move, [`advance`]
+//! what a run does next, [`upkeep`] what holds between runs. The daemons carry it out.
+
+mod advance;
+pub mod candidate;
+mod judge;
+mod orders;
+mod report;
+mod service;
+mod start;
+mod upkeep;
+mod view;
+
+pub use advance::{Next, Proposal, Turn, advance};
+pub use judge::{Evidence, Judgement, Verdict, Voice, judge};
+pub use orders::{Writes, names};
+pub use report::{Measured, measure};
+pub use service::{Database, Policy, Service};
+pub use start::{Wanted, first_epoch, start};
+pub use upkeep::{Upkeep, upkeep};
+pub use view::{Mirror, Seen, Table, View, read_run};
+
+#[cfg(test)]
+mod tests;

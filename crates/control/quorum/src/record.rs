@@ -127,7 +127,9 @@ pub struct EpochRecord {
 pub enum Transition {
     /// The holder has written: the epoch serves.
     Serve,
-    /// A planned move begins.
+    /// A run takes the service; nothing changes for its holder yet.
+    Claim(RunId),
+    /// The holder is to stop cleanly.
     Release(RunId),
     /// A planned move was given up: the holder goes on, in the same epoch.
     Resume,
@@ -207,19 +209,21 @@ impl EpochRecord {
         let mut next = self.clone();
         match (self.state, transition) {
             (Starting, Transition::Serve) => next.state = Serving,
+            (Serving, Transition::Claim(run)) => next.take(run, self)?,
             (Serving, Transition::Release(run)) => {
                 next.take(run, self)?;
                 next.state = Releasing;
             }
             (Releasing, Transition::Resume) => next.state = Serving,
-            (Starting | Serving | Releasing | Vacant, Transition::Revoke(run)) => {
+            (Starting | Serving | Releasing | Revoking | Vacant, Transition::Revoke(run)) => {
                 next.take(run, self)?;
                 next.state = Revoking;
             }
             (Releasing | Revoking | Vacant, Transition::Begin(beginning)) => {
                 next = self.begin(*beginning)?;
             }
-            (Serving | Vacant, Transition::Finish) => next.run = None,
+            // A run that a person gave up leaves the epoch as it is; another one may go on from there.
+            (Serving | Starting | Revoking | Vacant, Transition::Finish) => next.run = None,
             (Serving, Transition::Synchronize(synchronous, degraded)) => {
                 (next.synchronous, next.degraded) = (synchronous, degraded);
             }

@@ -22,6 +22,8 @@ pub struct NodeStatus {
     pub lease: Option<u64>,
     /// Whether its last local write was committed in time.
     pub writes: bool,
+    /// Where its present timeline branched off the one before.
+    pub fork: Option<Lsn>,
     /// What keeps it from becoming a good primary, in sentences; empty is ready.
     pub not_ready: Vec<String>,
 }

@@ -151,6 +151,11 @@ codes! {
     QuorumUnavailable = "LB7001", Failed, "the quorum store does not answer";
     QuorumDenied = "LB7002", Failed, "the quorum store refuses this process";
     QuorumRegressed = "LB7003", Refused, "the quorum store went back in time";
+    MoveRefused = "LB7040", Refused, "the service cannot be moved as things are";
+    RunMissing = "LB7041", Failed, "there is no such run";
+    RunStopped = "LB7042", Failed, "the run waits for a person";
+    MoveAborted = "LB7043", Failed, "the move was given up";
+    AgentRunning = "LB7044", Refused, "another agent of this node is running here";
 
     GuardSilent = "LB7010", Failed, "the guard does not answer";
     GuardRefused = "LB7011", Refused, "the guard cannot do this now";

@@ -69,7 +69,7 @@ fn a_planned_move_can_go_back_and_an_unplanned_one_cannot() {
     assert_eq!((resumed.epoch, resumed.state), (1, EpochState::Serving));
     assert_eq!(resumed.apply(Transition::Finish).unwrap().run, None);
     let revoking = releasing.apply(Transition::Revoke(RunId(1))).unwrap();
-    for back in [Transition::Resume, Transition::Serve, Transition::Finish] {
+    for back in [Transition::Resume, Transition::Serve, Transition::Claim(RunId(1))] {
         assert!(revoking.apply(back.clone()).is_err(), "{back:?}");
     }
 }
@@ -79,6 +79,10 @@ fn one_run_a_service_and_numbers_only_grow() {
     let first = serving().apply(Transition::Release(RunId(3))).unwrap();
     assert!(first.apply(Transition::Revoke(RunId(4))).is_err(), "another run is at work");
     assert!(first.apply(Transition::Revoke(RunId(3))).is_ok(), "the same run may go further");
+    let given_up = first.apply(Transition::Revoke(RunId(3))).unwrap();
+    let given_up = given_up.apply(Transition::Finish).unwrap();
+    assert_eq!(given_up.state, EpochState::Revoking, "nobody may write, and a new run may go on");
+    assert!(given_up.apply(Transition::Revoke(RunId(4))).is_ok());
     let idle = first.apply(Transition::Resume).and_then(|on| on.apply(Transition::Finish)).unwrap();
     assert!(idle.apply(Transition::Release(RunId(3))).is_err(), "an old number");
     assert!(idle.apply(Transition::Release(RunId(4))).is_ok());

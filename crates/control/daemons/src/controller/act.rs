@@ -1,0 +1,216 @@
+//! One service: its run goes on, else its upkeep, else it is judged.
+
+use std::time::Duration;
+
+use lifeboat_failover::{
+    Evidence, Judgement, Next, Proposal, Seen, Service, Turn, Verdict, View, Wanted, Writes,
+    advance, judge, start, upkeep,
+};
+use lifeboat_model::RegionName;
+use lifeboat_quorum::{
+    Beginning, Commit, EpochRecord, Fence, Seen as Sight, Transaction, Transition,
+};
+use lifeboat_telemetry::Outcome;
+use lifeboat_workflow::{Change, Kind, Run};
+
+use super::Controller;
+
+/// A run makes this many transitions at most before other services have their turn.
+const CHAIN: usize = 16;
+
+impl Controller<'_> {
+    pub(super) async fn act(&self, service: &Service, now: Duration) {
+        let mut now = now;
+        for _ in 0..CHAIN {
+            let Some(view) = self.views.borrow().get(&service.name).cloned() else { return };
+            let wrote = match &view.run {
+                Some((run, observed)) => self.carry_on(service, &view, run, *observed, now).await,
+                None => self.keep_or_judge(service, &view, now).await,
+            };
+            if !wrote {
+                return;
+            }
+            now = self.now();
+            if self.read().await.is_err() {
+                return;
+            }
+        }
+    }
+
+    /// Commits, and says whether reading again is worth it.
+    async fn commit(&self, what: &str, transaction: Transaction) -> bool {
+        match self.ports.store.commit(transaction).await {
+            Ok(Commit::Done(_)) => {
+                self.note(what.to_owned());
+                true
+            }
+            // Another controller was quicker: it wrote the same, or something newer.
+            Ok(Commit::Conflict) => true,
+            Err(error) => {
+                self.note(format!("{what}: {error}"));
+                false
+            }
+        }
+    }
+
+    async fn carry_on(
+        &self,
+        service: &Service,
+        view: &View,
+        run: &Run,
+        observed: Duration,
+        now: Duration,
+    ) -> bool {
+        let Some(record) = &view.record else { return false };
+        let traffic = self.traffic.borrow().get(&service.name).cloned();
+        let traffic = traffic.filter(|(epoch, _)| *epoch == record.value.epoch);
+        let turn = Turn {
+            service,
+            view,
+            record,
+            run,
+            observed,
+            traffic: traffic.as_ref().map(|(_, lines)| lines.as_slice()),
+            now,
+            at: self.ports.clock.now(),
+        };
+        match advance(&turn) {
+            Next::Wait(_) => false,
+            Next::Write(writes) => self.write(service, record, run, &writes).await,
+            Next::Begin(proposal) => {
+                match self.begin(service, view, record, run, *proposal).await {
+                    Ok(writes) => self.write(service, record, run, &writes).await,
+                    Err(failure) => {
+                        self.note(format!(
+                            "the next epoch cannot begin: {}",
+                            failure.full_message()
+                        ));
+                        false
+                    }
+                }
+            }
+        }
+    }
+
+    async fn write(
+        &self,
+        service: &Service,
+        record: &Seen<EpochRecord>,
+        run: &Run,
+        writes: &Writes,
+    ) -> bool {
+        let read = (&record.value, record.revision);
+        let (keys, at) = (&self.settings.keys, self.ports.clock.now());
+        let by = self.settings.domain.as_str();
+        let transaction = writes.transaction(service, keys, read, run, by, at);
+        let step = run.step().map_or("end", lifeboat_workflow::Step::name);
+        let what = format!(
+            "{} run {}: {step} {:?}: {}",
+            service.name, run.plan.run, writes.change, writes.evidence
+        );
+        self.commit(&what, transaction).await
+    }
+
+    /// The number of the next epoch exceeds all that any repository or agent has seen; its object
+    /// comes before its record (F9).
+    async fn begin(
+        &self,
+        service: &Service,
+        view: &View,
+        record: &Seen<EpochRecord>,
+        run: &Run,
+        proposal: Proposal,
+    ) -> Outcome<Writes> {
+        let archived = self.ports.epochs.highest(&service.name).await;
+        let archived = archived.ok().flatten().map_or(0, |known| known.epoch);
+        let seen = view.status.values().map(|seen| seen.value.token.epoch).max();
+        let epoch = record.value.epoch.max(archived).max(seen.unwrap_or(0)).saturating_add(1);
+        let at = self.ports.clock.now();
+        let Proposal { region, holders, proof, synchronous, degraded } = proposal;
+        let fence = Fence { epoch: record.value.epoch, proof, at };
+        let spec = service.digest.clone();
+        let beginning =
+            Beginning { epoch, region, holders, fence, synchronous, degraded, at, spec };
+        let next = record.value.apply(Transition::Begin(Box::new(beginning)));
+        let next = match next {
+            Ok(next) => next,
+            Err(error) => return Ok(Writes::new(Change::Failed, error.to_string())),
+        };
+        let known = self.ports.epochs.record(&service.name, &next).await;
+        let known = match known {
+            Ok(regions) => regions.iter().map(RegionName::as_str).collect::<Vec<_>>().join(", "),
+            Err(failure) if run.plan.kind == Kind::Failover => {
+                self.note(format!("no repository took the epoch: {}", failure.full_message()));
+                "no repository".to_owned()
+            }
+            Err(failure) => return Err(failure),
+        };
+        let evidence = format!("epoch {epoch} for {}, known to {known}", next.region);
+        Ok(Writes::new(Change::Done, evidence).record(next))
+    }
+
+    async fn keep_or_judge(&self, service: &Service, view: &View, now: Duration) -> bool {
+        let Some(record) = &view.record else { return false };
+        if let Some(upkeep) = upkeep(service, view, now, self.ports.clock.now()) {
+            let transaction = upkeep.transaction(service, &self.settings.keys, record);
+            let what = format!("{}: {}", service.name, upkeep.why);
+            return self.commit(&what, transaction).await;
+        }
+        let judgement = self.judge(service, view, now);
+        let verdict = judgement.verdict.clone();
+        let news = self.judgements.borrow().get(&service.name).map(|before| &before.verdict)
+            != Some(&verdict);
+        if news {
+            self.note(format!("{}: {verdict:?}: {}", service.name, judgement.reasons.join(" ")));
+        }
+        self.judgements.borrow_mut().insert(service.name.clone(), judgement.clone());
+        match verdict {
+            Verdict::Move { to } => self.fire(service, view, to, &judgement, now).await,
+            Verdict::Stay | Verdict::Watch | Verdict::Ask { .. } | Verdict::Stuck => false,
+        }
+    }
+
+    fn judge(&self, service: &Service, view: &View, now: Duration) -> Judgement {
+        let voices = self.voices_on(&service.name);
+        let moved = self.moved.borrow().get(&service.name).map_or(now, |(_, at)| *at);
+        judge(&Evidence {
+            service,
+            view,
+            voices: &voices,
+            since_move: now.saturating_sub(moved),
+            now,
+        })
+    }
+
+    async fn fire(
+        &self,
+        service: &Service,
+        view: &View,
+        to: RegionName,
+        judgement: &Judgement,
+        now: Duration,
+    ) -> bool {
+        let at = self.ports.clock.now();
+        let voices = self.voices_on(&service.name);
+        let failing = voices.values().filter(|voice| voice.said.write == Sight::Fails);
+        let longest = failing.map(|voice| voice.said.for_how_long + voice.age).max();
+        let failing_since = longest.and_then(|longest| at.checked_sub(longest).ok());
+        let wanted = Wanted {
+            kind: Kind::Failover,
+            to: Some(to),
+            by: format!("controller in {}", self.settings.domain),
+            reason: judgement.reasons.join(" "),
+            failing_since,
+        };
+        match start(service, view, &self.settings.keys, &wanted, now, at) {
+            Ok((plan, transaction)) => {
+                let what = format!("{}: failover to {} begins", service.name, plan.to);
+                self.commit(&what, transaction).await
+            }
+            Err(failure) => {
+                self.note(format!("{}: {}", service.name, failure.full_message()));
+                false
+            }
+        }
+    }
+}
