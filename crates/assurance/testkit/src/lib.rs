@@ -1,8 +1,10 @@
 //! Real PostgreSQL, a fault proxy for object stores, and conformance suites, for tests only
 
+pub mod etcd;
 pub mod oracle;
 pub mod postgres;
 pub mod process;
+pub mod quorum;
 pub mod run;
 pub mod scratch;
 pub mod store;

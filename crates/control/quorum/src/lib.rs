@@ -6,8 +6,11 @@
 //! make, [`Holder`] until when the holder of a lease may serve, [`Waiter`] from when on it is over.
 
 mod desired;
+mod etcd;
 mod keys;
+mod keyspace;
 mod lease;
+mod memory;
 mod observation;
 mod record;
 mod status;
@@ -16,8 +19,10 @@ mod timing;
 mod token;
 
 pub use desired::{Desired, Goal, ReceiverGoal, Return};
+pub use etcd::{EtcdAccess, EtcdStore, Login};
 pub use keys::Keys;
 pub use lease::{Holder, Lease, Waiter};
+pub use memory::MemoryStore;
 pub use observation::{Observation, Observations, Seen};
 pub use record::{
     Beginning, Degraded, EpochRecord, EpochState, Fence, FenceProof, Nodes, Refused, RunId,

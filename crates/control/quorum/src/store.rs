@@ -60,7 +60,8 @@ pub struct Put {
 }
 
 /// Changes that happen together, if all conditions hold, or not at all. At most 64 of each, each
-/// key changed at most once, keys of at most 512 bytes, values of at most 256 KiB.
+/// key changed at most once, keys of at most 512 bytes, values of at most 256 KiB, 1 MiB in all;
+/// whatever exceeds that is denied.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Transaction {
     /// The conditions.
@@ -102,7 +103,40 @@ impl Transaction {
         self.puts.push(Put { key: key.into(), value: None });
         self
     }
+
+    /// Refuses what exceeds the limits. Every store asks before it does anything, so that what one
+    /// takes the others take too.
+    pub fn check(&self) -> Result<(), StoreError> {
+        let refuse = |why: &str| Err(StoreError::Denied(format!("a transaction with {why}")));
+        if self.compares.len() > MAX_OPERATIONS || self.puts.len() > MAX_OPERATIONS {
+            return refuse("more than 64 conditions or changes");
+        }
+        let compared = self.compares.iter().map(|compare| &compare.key);
+        let mut keys = compared.chain(self.puts.iter().map(|put| &put.key));
+        if keys.any(|key| key.is_empty() || key.len() > MAX_KEY_BYTES) {
+            return refuse("an empty key or one of more than 512 bytes");
+        }
+        let mut changed: Vec<&str> = self.puts.iter().map(|put| put.key.as_str()).collect();
+        changed.sort_unstable();
+        if changed.is_sorted_by(|one, next| one < next) {
+            let sizes = self.puts.iter().map(|put| put.value.as_ref().map_or(0, Vec::len));
+            if sizes.clone().any(|size| size > MAX_VALUE_BYTES) {
+                return refuse("a value of more than 256 KiB");
+            }
+            if sizes.sum::<usize>() > MAX_TRANSACTION_BYTES {
+                return refuse("values of more than 1 MiB together");
+            }
+            return Ok(());
+        }
+        refuse("two changes of one key")
+    }
 }
+
+const MAX_OPERATIONS: usize = 64;
+const MAX_KEY_BYTES: usize = 512;
+const MAX_VALUE_BYTES: usize = 256 << 10;
+/// etcd takes requests of 1.5 MiB, and base64 makes four bytes of three.
+const MAX_TRANSACTION_BYTES: usize = 1 << 20;
 
 /// How a commit ended, where that is known.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

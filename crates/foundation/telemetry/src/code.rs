@@ -151,6 +151,7 @@ codes! {
     QuorumUnavailable = "LB7001", Failed, "the quorum store does not answer";
     QuorumDenied = "LB7002", Failed, "the quorum store refuses this process";
     QuorumRegressed = "LB7003", Refused, "the quorum store went back in time";
+    QuorumUnusable = "LB7004", Usage, "the quorum store cannot be asked as the spec says";
     MoveRefused = "LB7040", Refused, "the service cannot be moved as things are";
     RunMissing = "LB7041", Failed, "there is no such run";
     RunStopped = "LB7042", Failed, "the run waits for a person";
