@@ -2,6 +2,7 @@
 //!
 //! Agents and controllers know the traits alone; the simulator implements them with models.
 
+mod endpoint;
 mod epochs;
 pub mod guard;
 mod instance;
@@ -10,9 +11,10 @@ mod probe;
 mod receiver;
 mod traffic;
 
+pub use endpoint::{Endpoint, EndpointProbe};
 pub use epochs::{EpochArchive, KnownEpoch};
 pub use instance::{InstanceDriver, Killed, ShutDown, StartAs};
-pub use memory::Memory;
+pub use memory::{FileMemory, Memory};
 pub use probe::{Probe, Probed};
 pub use receiver::ReceiverDriver;
 pub use traffic::{Pointing, TrafficDriver};

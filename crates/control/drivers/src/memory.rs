@@ -1,7 +1,11 @@
 //! What an agent must not forget.
 
+use std::io::ErrorKind;
+use std::path::PathBuf;
+
 use lifeboat_quorum::Token;
-use lifeboat_telemetry::Outcome;
+use lifeboat_repository::keys::write_secret_file;
+use lifeboat_telemetry::{Code, Failure, Outcome};
 
 /// The highest token that this agent has accepted, durable before it is acted on.
 pub trait Memory {
@@ -11,4 +15,42 @@ pub trait Memory {
 
     /// Remembers a higher one. Durable when this returns.
     fn remember(&self, token: Token) -> Outcome<()>;
+}
+
+/// A file beside the agent's other state. It holds one small document and is replaced in one
+/// durable step.
+#[derive(Debug)]
+pub struct FileMemory {
+    path: PathBuf,
+}
+
+impl FileMemory {
+    /// The memory in a file; its folder is made when something is remembered.
+    pub fn new(path: PathBuf) -> Self {
+        Self { path }
+    }
+}
+
+impl Memory for FileMemory {
+    fn highest(&self) -> Outcome<Token> {
+        let unreadable = |why: String| {
+            Failure::new(Code::LocalState, format!("cannot read {}", self.path.display()))
+                .because(why)
+                .hint(
+                    "It says which orders are old. If it is lost, move it away only after \
+                     `lifeboat status` shows that no other node writes.",
+                )
+        };
+        match std::fs::read(&self.path) {
+            Ok(bytes) => {
+                serde_json::from_slice(&bytes).map_err(|error| unreadable(error.to_string()))
+            }
+            Err(error) if error.kind() == ErrorKind::NotFound => Ok(Token::default()),
+            Err(error) => Err(unreadable(error.to_string())),
+        }
+    }
+
+    fn remember(&self, token: Token) -> Outcome<()> {
+        write_secret_file(&self.path, &lifeboat_quorum::encode(&token))
+    }
 }
