@@ -10,4 +10,4 @@ pub use reader::WalReadKey;
 pub use slot::{OpenWith, RecoveryKey, SlotBody, SlotKind, make_slot, open_slot};
 pub use stream::{ReadKey, Recipient, Sealed, StreamKeys};
 pub use vault::{Encryption, Vault, VaultSecrets};
-pub use writer::{CertificateBody, WriterKey, WriterStream};
+pub use writer::{CertificateBody, WriterKey, WriterStream, write_secret_file};
