@@ -17,6 +17,15 @@ impl Keyspace {
         Self { revision: 1, entries: BTreeMap::new() }
     }
 
+    /// What a file says, whose revisions are its own.
+    pub(crate) fn at(revision: Revision) -> Self {
+        Self { revision, entries: BTreeMap::new() }
+    }
+
+    pub(crate) fn revision(&self) -> Revision {
+        self.revision
+    }
+
     pub(crate) fn read(&self, prefix: &str, since: Revision) -> Snapshot {
         let below = self.entries.range(prefix.to_owned()..);
         let below = below.take_while(|(key, _)| key.starts_with(prefix));

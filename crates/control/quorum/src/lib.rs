@@ -10,6 +10,7 @@ mod etcd;
 mod keys;
 mod keyspace;
 mod lease;
+mod local;
 mod memory;
 mod observation;
 mod record;
@@ -22,6 +23,7 @@ pub use desired::{Desired, Goal, ReceiverGoal, Return};
 pub use etcd::{EtcdAccess, EtcdStore, Login};
 pub use keys::Keys;
 pub use lease::{Holder, Lease, Waiter};
+pub use local::LocalStore;
 pub use memory::MemoryStore;
 pub use observation::{Observation, Observations, Seen};
 pub use record::{

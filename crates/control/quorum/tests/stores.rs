@@ -3,14 +3,18 @@
 use std::time::Duration;
 
 use anyhow::Result;
-use lifeboat_quorum::{EtcdAccess, EtcdStore, MemoryStore};
+use lifeboat_environment::Environment;
+use lifeboat_quorum::{EtcdAccess, EtcdStore, LocalStore, MemoryStore};
 use lifeboat_testkit::etcd::Cluster;
 use lifeboat_testkit::quorum::conformance;
 
+/// Disks of test machines are slow at times; what is timed has tests of its own.
+const WAIT: Duration = Duration::from_secs(10);
+
 fn etcd(cluster: &Cluster) -> Result<EtcdStore> {
     let access = EtcdAccess { endpoints: cluster.endpoints(), ..EtcdAccess::default() };
-    // Disks of test machines are slow at times; what is timed has tests of its own.
-    Ok(EtcdStore::new(&access, Duration::from_secs(10))?)
+
+    Ok(EtcdStore::new(&access, WAIT)?)
 }
 
 #[tokio::test]
@@ -23,4 +27,11 @@ async fn memory_does_what_every_store_does() -> Result<()> {
 async fn a_real_etcd_does_what_every_store_does() -> Result<()> {
     let cluster = Cluster::start()?;
     conformance(&etcd(&cluster)?, &etcd(&cluster)?, "lifeboat/").await
+}
+
+#[tokio::test]
+async fn one_machines_files_do_what_every_store_does() -> Result<()> {
+    let folder = tempfile::tempdir()?;
+    let open = || LocalStore::open(&folder.path().join("quorum"), WAIT, &Environment::system());
+    conformance(&open()?, &open()?, "lifeboat/").await
 }
