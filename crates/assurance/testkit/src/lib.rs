@@ -1,5 +1,6 @@
-//! Real PostgreSQL, a fault proxy for object stores, and conformance suites, for tests only
+//! Real PostgreSQL, BIND, a fault proxy for object stores, and conformance suites, for tests only
 
+pub mod bind;
 pub mod etcd;
 pub mod oracle;
 pub mod postgres;
