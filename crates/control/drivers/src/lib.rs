@@ -9,7 +9,7 @@ mod instance;
 mod memory;
 mod probe;
 mod receiver;
-mod traffic;
+pub mod traffic;
 
 pub use endpoint::{Endpoint, EndpointProbe};
 pub use epochs::{EpochArchive, KnownEpoch};

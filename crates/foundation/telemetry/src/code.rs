@@ -166,6 +166,17 @@ codes! {
     GuardLeft = "LB7015", Failed, "killed processes have not ended yet";
     GuardRunning = "LB7016", Refused, "another guard or server holds this data directory";
 
+    TrafficSilent = "LB7030", Failed, "no server of a traffic record answers";
+    TrafficSuperseded = "LB7031", Refused, "the traffic record carries a later epoch";
+    TrafficForeign = "LB7032", Refused, "the traffic record is somebody else's";
+    TrafficKeyRefused = "LB7033", Failed, "the server refuses the key that signs updates";
+    TrafficClock = "LB7034", Failed, "the server's clock is too far from ours";
+    TrafficDenied = "LB7035", Failed, "the server does not let the record be changed";
+    TrafficZone = "LB7036", Failed, "the server does not hold the zone";
+    TrafficAnswer = "LB7037", Failed, "the server's answer is of no use";
+    TrafficContested = "LB7038", Failed, "something else changes the traffic record";
+    TrafficProxy = "LB7039", Failed, "the load balancer refuses a command";
+
     // 90xx: the process itself.
     Interrupted = "LB9001", Interrupted, "the command was interrupted";
     LocalState = "LB9002", Failed, "the local state directory cannot be used";

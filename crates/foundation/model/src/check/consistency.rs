@@ -1,6 +1,7 @@
 //! Keys that contradict each other, or leave something out that others need.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::net::IpAddr;
 
 use super::{Remarks, database_path, service_path};
 use crate::finding::Path;
@@ -10,6 +11,7 @@ use crate::spec::{
 use crate::{Reference, ServiceName, Spec};
 
 const SCHEMES: [&str; 6] = ["file", "s3", "gs", "az", "azure", "abfs"];
+const TSIG_ALGORITHMS: [&str; 3] = ["hmac-sha256", "hmac-sha384", "hmac-sha512"];
 
 pub(super) fn check(spec: &Spec, remarks: &mut Remarks<'_, '_>) {
     let root = |key: &str| Path::from([key]);
@@ -191,14 +193,43 @@ fn check_traffic(
             remarks.error(&path.join("targets"), message, &hint);
         }
     }
+    let nobody = record.server.is_none() && record.servers.is_empty();
     let (missing, key) = match record.driver {
-        TrafficDriver::Rfc2136 | TrafficDriver::Haproxy => (record.server.is_none(), "server"),
+        TrafficDriver::Rfc2136 | TrafficDriver::Haproxy => (nobody, "server"),
         TrafficDriver::Cloudflare => (record.token.is_none(), "token"),
         TrafficDriver::Route53 => (false, ""),
     };
     if missing {
         let message = format!("driver {} needs the key `{key}`", record.driver);
         remarks.error(&path.join(key), message, &format!("Add `{key}:` to this record."));
+    }
+    for (region, targets) in &record.targets {
+        let others = record.targets.iter().filter(|(other, _)| *other != region);
+        let shared = |target: &&String| others.clone().any(|(_, theirs)| theirs.contains(target));
+        if let Some(target) = targets.iter().find(shared) {
+            let message = format!("`{target}` stands in two regions: nobody could tell them apart");
+            remarks.error(&path.join("targets").join(region), message, "Leave it in one of them.");
+        }
+    }
+    if record.driver == TrafficDriver::Rfc2136 {
+        check_dns(path, record, remarks);
+    }
+}
+
+fn check_dns(path: &Path, record: &TrafficRecord, remarks: &mut Remarks<'_, '_>) {
+    for (region, targets) in &record.targets {
+        if let Some(target) = targets.iter().find(|target| target.parse::<IpAddr>().is_err()) {
+            let message = format!("`{target}` is no IP address");
+            let hint = "Write addresses: DNS UPDATE changes A and AAAA records.";
+            remarks.error(&path.join("targets").join(region), message, hint);
+        }
+    }
+    if let Some(tsig) = &record.tsig
+        && !TSIG_ALGORITHMS.contains(&tsig.algorithm.as_str())
+    {
+        let path = path.join("tsig").join("algorithm");
+        let message = format!("`{}` does not sign updates", tsig.algorithm);
+        remarks.error(&path, message, &format!("Write one of {}.", TSIG_ALGORITHMS.join(", ")));
     }
 }
 

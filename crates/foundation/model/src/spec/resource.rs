@@ -127,8 +127,12 @@ section! {
         record: String,
         /// What is told to change it.
         driver: TrafficDriver,
-        /// The server to tell: HOST:PORT.
+        /// The server to tell: HOST:PORT; for haproxy also the path of its admin socket.
         server: Option<Reference>,
+        /// Further servers to tell, each on its own.
+        servers: Vec<Reference>,
+        /// rfc2136: a caching resolver, HOST:PORT, that is asked what clients get.
+        resolver: Option<Reference>,
         /// The zone, where it is not the record's parent.
         zone: Option<Reference>,
         /// rfc2136: the key that signs updates.
@@ -137,7 +141,7 @@ section! {
         token: Option<Secret>,
         /// How long resolvers may remember. Default: 60s.
         ttl: TimeSpan = TimeSpan::from_secs(60),
-        /// The addresses, a region.
+        /// The addresses, a region; for haproxy the servers of the backend.
         targets: BTreeMap<RegionName, Vec<String>>,
     }
 }
@@ -161,9 +165,9 @@ section! {
     pub struct Tsig {
         /// Its name.
         name: String,
-        /// Its algorithm. Default: hmac-sha256.
+        /// Its algorithm: hmac-sha256, hmac-sha384 or hmac-sha512. Default: hmac-sha256.
         algorithm: String = "hmac-sha256".to_owned(),
-        /// The key.
+        /// The key, in base64.
         secret: Secret,
     }
 }

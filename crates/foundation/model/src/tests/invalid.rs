@@ -76,6 +76,9 @@ const MISTAKES: &[(&str, &str, &str)] = &[
     ),
     ("unknown region of a bucket", "west: \"s3://docs-west\"", "wset: \"s3://docs-west\""),
     // Contradictions.
+    ("a name as an address", "east: [127.0.1.10]", "east: [pg.example.test]"),
+    ("one address in two regions", "west: [127.0.2.10]", "west: [127.0.1.10]"),
+    ("unknown TSIG algorithm", "algorithm: hmac-sha256", "algorithm: hmac-md5"),
     ("standby is home", "standby: west", "standby: east"),
     ("service waits for itself", "depends_on: []", "depends_on: [payments]"),
     ("witness is a region", "witness: north", "witness: west"),
