@@ -37,20 +37,37 @@ fn say(what: &str) {
     eprintln!("install: {what}");
 }
 
+/// Programs, and the packages that have them.
+const PROGRAMS: [(&str, &[&str]); 8] = [
+    ("pgbackrest", &["pgbackrest"]),
+    ("npm", &["nodejs", "npm"]),
+    ("etcd", &["etcd-server"]),
+    ("etcdctl", &["etcd-client"]),
+    ("named", &["bind9"]),
+    ("dig", &["bind9-dnsutils"]),
+    ("nsupdate", &["bind9-dnsutils"]),
+    ("haproxy", &["haproxy"]),
+];
+
+/// Packages whose program is not there.
+fn lacking(is_there: impl Fn(&str) -> bool) -> Vec<String> {
+    let mut missing = Vec::new();
+    for (program, packages) in PROGRAMS {
+        let new = packages.iter().map(|package| (*package).to_owned());
+        missing.extend(new.filter(|_| !is_there(program)));
+    }
+    missing.dedup();
+    missing
+}
+
 /// Packages whose program or module is not there.
 fn debian_packages() -> Result<()> {
-    let mut missing = Vec::new();
+    let mut missing = lacking(on_path);
     if !Path::new(&format!("/usr/lib/postgresql/{DEBIAN_MAJOR}/bin/postgres")).is_file() {
         missing.push(format!("postgresql-{DEBIAN_MAJOR}"));
     }
-    if !on_path("pgbackrest") {
-        missing.push("pgbackrest".to_owned());
-    }
     if !succeeds(Command::new(PYTHON).args(["-c", "import venv, ensurepip"])) {
         missing.push("python3-venv".to_owned());
-    }
-    if !on_path("npm") {
-        missing.extend(["nodejs".to_owned(), "npm".to_owned()]);
     }
     if missing.is_empty() {
         return Ok(());
@@ -59,13 +76,14 @@ fn debian_packages() -> Result<()> {
         bail!("install these programs by hand, this is no Debian: {}", missing.join(", "));
     }
     say(&format!("Debian packages {}", missing.join(" ")));
-    let guard = NoMainCluster::new(&missing)?;
+    let cluster = NoMainCluster::new(&missing)?;
+    let services = NoServices::new(Path::new("/usr/sbin/policy-rc.d"), &missing)?;
     let hint = "cannot install Debian packages; are the package sources reachable?";
     loud(&mut as_root(["apt-get", "update", "-qq"])).context(hint)?;
     let words = ["apt-get", "install", "-y", "-qq", "--no-install-recommends"];
     let install = words.into_iter().chain(missing.iter().map(String::as_str));
     loud(as_root(install).env("DEBIAN_FRONTEND", "noninteractive")).context(hint)?;
-    drop(guard);
+    drop((cluster, services));
     Ok(())
 }
 
@@ -94,6 +112,47 @@ impl Drop for NoMainCluster {
         if let Some(file) = &self.0 {
             let words = [OsStr::new("rm"), OsStr::new("-f"), file.as_os_str()];
             let _ = as_root(words).status();
+        }
+    }
+}
+
+/// Debian's packages start their servers when they are installed, and at every boot. The tests
+/// start their own, on ports of their own; the answer 101 means that a package may start nothing.
+struct NoServices {
+    policy: Option<PathBuf>,
+    units: Vec<&'static str>,
+}
+
+impl NoServices {
+    fn new(policy: &Path, packages: &[String]) -> Result<Self> {
+        let known = [("etcd-server", "etcd"), ("bind9", "named"), ("haproxy", "haproxy")];
+        let known = known.into_iter().filter(|(name, _)| packages.iter().any(|new| new == name));
+        let units = known.map(|(_, unit)| unit).collect();
+        // Containers often have one of their own that says the same, and whoever wrote another one
+        // had a reason.
+        if policy.try_exists()? {
+            return Ok(Self { policy: None, units });
+        }
+        let draft = tempfile::NamedTempFile::new()?;
+        fs::write(draft.path(), "#!/bin/sh\nexit 101\n")?;
+        let words = [OsStr::new("install"), OsStr::new("-m755"), draft.path().as_os_str()];
+        loud(&mut as_root(words.into_iter().chain([policy.as_os_str()])))
+            .with_context(|| format!("cannot write {}", policy.display()))?;
+        Ok(Self { policy: Some(policy.to_owned()), units })
+    }
+}
+
+impl Drop for NoServices {
+    fn drop(&mut self) {
+        if let Some(policy) = &self.policy {
+            let words = [OsStr::new("rm"), OsStr::new("-f"), policy.as_os_str()];
+            let _ = as_root(words).status();
+        }
+        // Nor at the next boot; a server that was there before is left as it was.
+        if !self.units.is_empty() && on_path("systemctl") {
+            let words = ["systemctl", "--quiet", "disable"].into_iter();
+            let mut disable = as_root(words.chain(self.units.iter().copied()));
+            let _ = disable.stdout(Stdio::null()).stderr(Stdio::null()).status();
         }
     }
 }
@@ -165,7 +224,8 @@ fn cargo_tool(name: &str) -> Result<()> {
 fn on_path(program: &str) -> bool {
     let environment = Environment::system();
     let path = environment.variable("PATH").unwrap_or_default();
-    path.split(':').any(|folder| Path::new(folder).join(program).is_file())
+    // Servers lie where only root looks by default.
+    path.split(':').chain(["/usr/sbin"]).any(|folder| Path::new(folder).join(program).is_file())
 }
 
 fn as_root<S: AsRef<OsStr>>(words: impl IntoIterator<Item = S>) -> Command {
@@ -195,3 +255,6 @@ fn loud(command: &mut Command) -> Result<()> {
     }
     Ok(())
 }
+
+#[cfg(test)]
+mod tests;

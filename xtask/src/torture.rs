@@ -11,7 +11,7 @@ use clap::{Args, ValueEnum};
 pub struct Options {
     /// The kind of run; without it they are listed.
     kind: Option<Kind>,
-    /// How many rounds of what chance decides [default: 1, `wal`: 200]; what can be counted is
+    /// How many rounds of what chance decides [default: 1, `wal`: 200, `quorum`: 20]; what can be counted is
     /// done once.
     #[arg(long)]
     rounds: Option<u32>,
@@ -27,6 +27,8 @@ enum Kind {
     Faults,
     /// Random kills of server, receivers and store: no acknowledged commit is lost.
     Wal,
+    /// Loss of etcd's leader, again and again: no lease ends.
+    Quorum,
 }
 
 impl Kind {
@@ -35,6 +37,7 @@ impl Kind {
         match self {
             Self::Faults => ["--package", "lifeboat-scenarios", "-E", "test(/^sweep::full_/)"],
             Self::Wal => ["--package", "lifeboat-scenarios", "-E", "test(/^torture_wal::full_/)"],
+            Self::Quorum => ["--package", "lifeboat-quorum", "-E", "test(/^full_/)"],
         }
     }
 
@@ -42,6 +45,7 @@ impl Kind {
         match self {
             Self::Faults => 1,
             Self::Wal => 200,
+            Self::Quorum => 20,
         }
     }
 }

@@ -132,6 +132,18 @@ impl Cluster {
         self.launch(index)
     }
 
+    /// Takes away all that the members have stored, as restoring an empty snapshot does: the same
+    /// cluster by name, with another history. They must have been killed.
+    pub fn wipe(&mut self) -> Result<()> {
+        for index in 0..self.members.len() {
+            if self.member(index)?.child.is_some() {
+                bail!("member {index} is running");
+            }
+            fs::remove_dir_all(self.scratch.join(&format!("m{index}/data")))?;
+        }
+        Ok(())
+    }
+
     /// Starts and thaws whatever does not run, and waits until all three follow one leader.
     pub fn heal(&mut self) -> Result<()> {
         for index in 0..self.members.len() {
