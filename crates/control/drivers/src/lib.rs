@@ -7,6 +7,7 @@ mod epochs;
 pub mod guard;
 mod instance;
 mod memory;
+pub mod postgres;
 mod probe;
 mod receiver;
 pub mod traffic;

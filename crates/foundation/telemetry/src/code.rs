@@ -166,6 +166,13 @@ codes! {
     GuardLeft = "LB7015", Failed, "killed processes have not ended yet";
     GuardRunning = "LB7016", Refused, "another guard or server holds this data directory";
 
+    InstanceOther = "LB7020", Refused, "the connection leads to another PostgreSQL instance";
+    InstanceRole = "LB7021", Refused, "the data directory cannot take the role that is wanted";
+    StandbyMissing = "LB7022", Refused, "no standby streams from the primary";
+    Diverged = "LB7023", Refused, "the data directory holds WAL that the primary does not have";
+    RewindFailed = "LB7024", Failed, "the data directory could not be rewound";
+    SalvageFailed = "LB7025", Failed, "what the old primary wrote could not be set apart";
+    ReceiverEnded = "LB7026", Failed, "the receiver of a region has ended";
     TrafficSilent = "LB7030", Failed, "no server of a traffic record answers";
     TrafficSuperseded = "LB7031", Refused, "the traffic record carries a later epoch";
     TrafficForeign = "LB7032", Refused, "the traffic record is somebody else's";

@@ -50,6 +50,12 @@ impl Cluster {
         Self::new(Installation::find(major)?, Scratch::new()?, data, configuration, None)
     }
 
+    /// Makes it listen on a port of 127.0.0.1 from the next start on.
+    pub fn listening(mut self) -> Result<Self> {
+        self.port = Some(free_port()?);
+        Ok(self)
+    }
+
     pub(super) fn new(
         installation: Installation,
         scratch: Scratch,
