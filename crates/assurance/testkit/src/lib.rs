@@ -1,7 +1,8 @@
-//! Real PostgreSQL, BIND, a fault proxy for object stores, and conformance suites, for tests only
+//! Real PostgreSQL, BIND, HAProxy, a fault proxy for object stores, and conformance suites, for tests only
 
 pub mod bind;
 pub mod etcd;
+pub mod haproxy;
 pub mod oracle;
 pub mod postgres;
 pub mod process;

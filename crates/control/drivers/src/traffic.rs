@@ -6,7 +6,9 @@
 //! the simulator's.
 
 mod answers;
+pub mod haproxy;
 mod mark;
+pub mod model;
 pub mod rfc2136;
 mod targets;
 mod verdict;

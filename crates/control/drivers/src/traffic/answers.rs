@@ -28,7 +28,11 @@ pub(super) fn picture(answers: Vec<Answer>) -> Outcome<Pointing> {
     };
     let dissent = answers.iter().filter_map(|answer| match &answer.found {
         Err(failure) => Some(failure.full_message()),
-        Ok(found) => dissent(found, &newest).map(|what| format!("{} {what}", answer.server)),
+        Ok(found) => {
+            let said: Vec<_> =
+                dissent(found, &newest).into_iter().chain(found.flaw.clone()).collect();
+            (!said.is_empty()).then(|| format!("{} {}", answer.server, said.join(", ")))
+        }
     });
     let dissent = dissent.collect();
     Ok(Pointing { epoch: epoch_of(&newest), region, dissent })
@@ -36,9 +40,11 @@ pub(super) fn picture(answers: Vec<Answer>) -> Outcome<Pointing> {
 
 fn dissent(found: &Found, newest: &Found) -> Option<String> {
     match (&found.leads_to, &found.mark) {
-        (LeadsTo::Nowhere, None) => Some("has no such record".to_owned()),
-        (LeadsTo::Nowhere, Some(_)) => Some("has no address at the record".to_owned()),
-        (LeadsTo::Elsewhere(where_to), _) => Some(format!("leads to {where_to}: no region's")),
+        (LeadsTo::Nowhere, None) => Some("leads nowhere, without a mark of ours".to_owned()),
+        (LeadsTo::Nowhere, Some(_)) => Some("leads nowhere".to_owned()),
+        (LeadsTo::Elsewhere(where_to), _) => {
+            Some(format!("leads to {where_to}, which is not one region's"))
+        }
         (LeadsTo::Taken(what), _) => Some(format!("has something else there: {what}")),
         (LeadsTo::Region(region), None) => {
             let alone = newest.mark.is_none() && newest.leads_to == found.leads_to;
@@ -50,7 +56,7 @@ fn dissent(found: &Found, newest: &Found) -> Option<String> {
         (LeadsTo::Region(region), Some(mark)) if found.mark != newest.mark => {
             Some(format!("leads to {region}, for epoch {}", mark.epoch))
         }
-        (LeadsTo::Region(_), Some(_)) => found.flaw.clone(),
+        (LeadsTo::Region(_), Some(_)) => None,
     }
 }
 

@@ -12,6 +12,7 @@ use lifeboat_telemetry::{Code, Failure, Outcome};
 use zeroize::Zeroizing;
 
 use super::TrafficDriver;
+use super::haproxy::{self, Haproxy};
 use super::rfc2136::{Key, Rfc2136, Settings};
 
 /// The drivers of a service's records, in the order of the spec. Resolves references and secrets.
@@ -24,8 +25,10 @@ pub fn traffic_drivers(
     let records = spec.services.get(service).map(|service| service.traffic.as_slice());
     let mut drivers: Vec<Box<dyn TrafficDriver>> = Vec::new();
     for record in records.unwrap_or_default() {
-        if record.driver == Kind::Rfc2136 {
-            drivers.push(Box::new(dns(service, record, environment)?));
+        match record.driver {
+            Kind::Rfc2136 => drivers.push(Box::new(dns(service, record, environment)?)),
+            Kind::Haproxy => drivers.push(Box::new(proxy(service, record, environment)?)),
+            Kind::Route53 | Kind::Cloudflare => {}
         }
     }
     Ok(drivers)
@@ -34,7 +37,8 @@ pub fn traffic_drivers(
 /// The records that this version cannot move, by name. Loading the spec says the same, as NOT
 /// PROTECTED YET.
 pub fn records_without_driver(service: &Service) -> Vec<String> {
-    let records = service.traffic.iter().filter(|record| record.driver != Kind::Rfc2136);
+    let ours = [Kind::Rfc2136, Kind::Haproxy];
+    let records = service.traffic.iter().filter(|record| !ours.contains(&record.driver));
     records.map(|record| format!("{} ({})", record.record, record.driver)).collect()
 }
 
@@ -68,6 +72,21 @@ fn dns(
         key: record.tsig.as_ref().map(|tsig| key(tsig, environment)).transpose()?,
     };
     Rfc2136::new(settings, environment)
+}
+
+fn proxy(
+    service: &ServiceName,
+    record: &TrafficRecord,
+    environment: &Environment,
+) -> Outcome<Haproxy> {
+    let targets = record.targets.iter();
+    let targets = targets.map(|(region, names)| (region.clone(), names.iter().cloned().collect()));
+    Haproxy::new(haproxy::Settings {
+        service: service.clone(),
+        backend: record.record.clone(),
+        targets: targets.collect(),
+        sockets: servers(record, environment)?,
+    })
 }
 
 fn address(record: &str, target: &str) -> Outcome<IpAddr> {

@@ -12,7 +12,7 @@ pub struct Found {
     pub mark: Option<Mark>,
     /// Where it leads.
     pub leads_to: LeadsTo,
-    /// What is not as the spec has it, although it leads to the right place: a time to live.
+    /// What is not as it should be, wherever it leads: a time to live, a server in maintenance.
     pub flaw: Option<String>,
 }
 

@@ -1,6 +1,9 @@
 //! Traffic drivers over what they drive: one suite for all of them, and what is special to each.
 
 mod dns;
+mod member;
+mod model;
+mod proxy;
 mod suite;
 
 use std::future::Future;

@@ -1,7 +1,10 @@
 //! What every [`TrafficDriver`] promises.
 
+use std::time::Duration;
+
 use anyhow::{Result, ensure};
 use lifeboat_drivers::traffic::{Pointing, TrafficDriver};
+use lifeboat_environment::{Clock as _, SystemClock};
 use lifeboat_model::RegionName;
 use lifeboat_telemetry::{Code, Outcome};
 
@@ -18,17 +21,20 @@ pub fn code<T>(outcome: Outcome<T>) -> Option<Code> {
     outcome.err().map(|failure| failure.code())
 }
 
-/// Takes a record that nobody has set, with targets in `east` and `west`.
-pub async fn conforms(driver: &dyn TrafficDriver) -> Result<()> {
+/// Takes a record that nobody has set, with targets in `east` and `west`. `serves` hears of a move
+/// before the driver does, as the nodes do.
+pub async fn conforms(driver: &dyn TrafficDriver, serves: &dyn Fn(&str)) -> Result<()> {
     ensure!(!driver.name().is_empty());
     ensure!(driver.observe().await?.epoch.is_none(), "it was set before");
 
+    serves("east");
     // The first epoch makes the record, and a second time changes nothing.
     for _ in 0..2 {
         assert_eq!(driver.point(region("east"), 1).await?, leads(1, "east"));
         assert_eq!(driver.observe().await?, leads(1, "east"));
     }
     // Epochs may be left out.
+    serves("west");
     assert_eq!(driver.point(region("west"), 5).await?, leads(5, "west"));
     assert_eq!(driver.observe().await?, leads(5, "west"));
 
@@ -43,6 +49,7 @@ pub async fn conforms(driver: &dyn TrafficDriver) -> Result<()> {
     assert_eq!(driver.observe().await?, leads(5, "west"));
 
     // And home again.
+    serves("east");
     assert_eq!(driver.point(region("east"), 6).await?, leads(6, "east"));
     assert_eq!(driver.observe().await?, leads(6, "east"));
     Ok(())
@@ -85,4 +92,17 @@ pub async fn the_higher_epoch_wins(
     }
     ensure!(late > 0, "in {rounds} rounds nobody was ever late: this was no race");
     Ok(())
+}
+
+/// Waits for what others find out in their own time. A guard against waiting for ever, no assertion.
+pub async fn until_seen(driver: &dyn TrafficDriver, wanted: &Pointing) -> Result<()> {
+    let began = SystemClock.elapsed();
+    loop {
+        let seen = driver.observe().await?;
+        if seen == *wanted {
+            return Ok(());
+        }
+        ensure!(SystemClock.elapsed() - began < Duration::from_secs(30), "still {seen:?}");
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
 }

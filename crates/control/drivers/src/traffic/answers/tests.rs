@@ -38,11 +38,11 @@ fn the_newest_mark_wins_and_all_others_dissent() {
         pointing.dissent,
         [
             "ns1 leads to west, for epoch 4",
-            "ns2 has no address at the record",
+            "ns2 leads nowhere",
             "ns3 does not answer",
             "ns5 leads to east, but epoch 5 is of west",
             "ns6 leads to west, without a mark of ours",
-            "ns7 leads to 203.0.113.9: no region's",
+            "ns7 leads to 203.0.113.9, which is not one region's",
         ]
     );
 }

@@ -33,6 +33,18 @@ fn records_become_drivers() {
 }
 
 #[test]
+fn a_backend_becomes_a_driver() {
+    let text = FULL
+        .replace("driver: rfc2136", "driver: haproxy")
+        .replace("record: api.payments.example.test.", "record: payments");
+    let text = text.replace("east: [127.0.1.10], west: [127.0.2.10]", "east: [pg-1], west: [pg-2]");
+    let spec = Spec::load(&text, Path::new("lifeboat.yaml")).accept().unwrap();
+    let service = "payments".parse().unwrap();
+    let drivers = traffic_drivers(&spec, &service, &environment("")).unwrap();
+    assert_eq!(drivers[0].name(), "HAProxy backend payments");
+}
+
+#[test]
 fn what_has_no_driver_is_named() {
     let (drivers, without) = build("c2VjcmV0", ("driver: rfc2136", "driver: route53"));
     assert!(drivers.unwrap().is_empty());
