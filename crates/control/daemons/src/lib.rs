@@ -5,6 +5,7 @@
 
 pub mod agent;
 pub mod controller;
+pub mod guard;
 pub mod receiver;
 
 #[cfg(test)]

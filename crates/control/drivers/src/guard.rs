@@ -5,6 +5,8 @@
 
 mod boot;
 mod client;
+mod force;
+pub mod processes;
 mod protocol;
 
 use std::path::PathBuf;
@@ -31,6 +33,8 @@ pub struct GuardPlan {
     pub bin_directory: PathBuf,
     /// Where `postgresql.conf` lies if not in the data directory, as with Debian.
     pub config_file: Option<PathBuf>,
+    /// Where PostgreSQL's standard error goes; `postgres.log` in the state directory if not said.
+    pub server_log: Option<PathBuf>,
     /// The farthest that a deadline may lie ahead: a lease. An agent whose clock is wrong cannot
     /// disarm the guard.
     pub longest: Duration,
@@ -46,8 +50,18 @@ impl GuardPlan {
         self.state.join("guard.sock")
     }
 
-    /// What guard and PostgreSQL say before PostgreSQL's own logging takes over.
+    /// What the guard says.
     pub fn log(&self) -> PathBuf {
         self.state.join("guard.log")
+    }
+
+    /// Where PostgreSQL's standard error goes.
+    pub fn server_log(&self) -> PathBuf {
+        self.server_log.clone().unwrap_or_else(|| self.state.join("postgres.log"))
+    }
+
+    /// What only one guard at a time holds.
+    pub fn lock(&self) -> PathBuf {
+        self.state.join("guard.lock")
     }
 }

@@ -6,6 +6,7 @@ pub mod backups;
 pub mod check;
 pub mod completions;
 pub mod explain;
+pub mod guard;
 pub mod incarnations;
 pub mod init;
 pub mod key;
@@ -20,6 +21,7 @@ use lifeboat_telemetry::Outcome;
 use crate::context::Context;
 use crate::output::{Output, Report};
 use backups::Backups;
+use guard::Guard;
 use key::Key;
 use repo::Repo;
 use wal::Wal;
@@ -41,6 +43,8 @@ pub enum Command {
     Wal(Wal),
     Restore(Box<restore::Args>),
     Adopt(adopt::Args),
+    #[command(subcommand)]
+    Guard(Guard),
     Schema(schema::Args),
     Completions(completions::Args),
 }
@@ -74,6 +78,15 @@ pub fn run(command: Command, context: &Context, output: Output) -> Outcome<u8> {
         Command::Wal(Wal::Prefetch(args)) => print(output, wal::prefetch::run(&args, context)),
         Command::Restore(args) => print(output, restore::run(&args, context)),
         Command::Adopt(args) => print(output, adopt::run(&args, context)),
+        Command::Guard(Guard::Run(args)) => print(output, guard::run::run(&args, context)),
+        Command::Guard(Guard::Status(args)) => print(output, guard::status::run(&args, context)),
+        Command::Guard(Guard::Manage(args)) => print(output, guard::manage::run(&args, context)),
+        Command::Guard(Guard::Unmanage(args)) => {
+            print(output, guard::unmanage::run(&args, context))
+        }
+        Command::Guard(Guard::Init(_)) => print(output, guard::init::run(context)),
+        Command::Guard(Guard::Step(_)) => print(output, guard::step::run()),
+        Command::Guard(Guard::Borrow(args)) => print(output, guard::borrow::run(&args)),
         Command::Schema(_) => print(output, schema::run()),
         Command::Completions(args) => print(output, completions::run(&args)),
     }

@@ -16,6 +16,8 @@ const PUSH_MAXIMUM: u8 = 125;
 pub enum Promise {
     /// People and scripts: the kinds of failure.
     Plain,
+    /// An agent. A guard hears signals itself: none may end it without its kill.
+    Guard,
     /// PostgreSQL's archiver.
     Push,
     /// PostgreSQL's recovery: 0 with the file, 1 if its absence is proved, else 200.
@@ -29,6 +31,7 @@ impl Promise {
         match words.get(..2) {
             Some(["wal", "push"]) => Self::Push,
             Some(["wal", "fetch"]) => Self::Fetch,
+            Some(["guard", "run" | "init" | "step" | "borrow"]) => Self::Guard,
             _ => Self::Plain,
         }
     }
@@ -53,7 +56,7 @@ impl Promise {
 
     fn without_answer(self, code: u8) -> u8 {
         match self {
-            Self::Plain => code,
+            Self::Plain | Self::Guard => code,
             Self::Push if (1..=PUSH_MAXIMUM).contains(&code) => code,
             Self::Push => Kind::Failed.exit_code(),
             Self::Fetch => FETCH_UNANSWERED,

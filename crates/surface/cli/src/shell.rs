@@ -59,6 +59,7 @@ fn fail(output: Output, promise: Promise, failure: &Failure) -> u8 {
 /// commands end with the first: they are made to be killed, and PostgreSQL is waiting.
 fn listen_to_signals(cancel: &Cancel, promise: Promise) -> Outcome<()> {
     let armed = match promise {
+        Promise::Guard => return Ok(()),
         Promise::Plain => cancel.flag(),
         Promise::Push | Promise::Fetch => Arc::new(AtomicBool::new(true)),
     };

@@ -10,12 +10,12 @@ use std::time::Duration;
 
 use lifeboat_telemetry::{Code, Failure, Outcome};
 use nix::sys::socket::{getsockopt, sockopt::PeerCredentials};
-use nix::unistd::Uid;
+use nix::unistd::{Pid, Uid};
 
-use super::GuardPlan;
 use super::protocol::{
     Answer, Ask, EndReason, GuardStatus, Options, Refusal, Reply, Request, Stop, Stopped, VERSION,
 };
+use super::{GuardPlan, force};
 use crate::Killed;
 
 /// How long a guard may take to answer what it can answer at once.
@@ -24,6 +24,8 @@ const PROMPT: Duration = Duration::from_millis(750);
 const STARTING: Duration = Duration::from_secs(15);
 /// How long a kill may take until it is called failed. The processes die all the same.
 const KILLING: Duration = Duration::from_secs(10);
+/// How long a guard may take to kill before it is held for frozen.
+const FENCE: Duration = Duration::from_millis(1500);
 /// No answer is longer.
 const LONGEST_LINE: u64 = 64 << 10;
 
@@ -42,7 +44,7 @@ pub fn launch(plan: &GuardPlan) -> Outcome<Client> {
     }
     let own = || std::env::current_exe().unwrap_or_else(|_| PathBuf::from("lifeboat"));
     let mut command = Command::new(plan.program.clone().unwrap_or_else(own));
-    command.args(["guard", "--detach"]).args(arguments(plan));
+    command.args(["guard", "run", "--detach"]).args(arguments(plan));
     let output = command.stdin(Stdio::null()).output().map_err(|error| unavailable(plan, error))?;
     if !output.status.success() {
         let said = String::from_utf8_lossy(&output.stderr);
@@ -68,6 +70,9 @@ pub fn arguments(plan: &GuardPlan) -> Vec<std::ffi::OsString> {
     }
     add("--longest", millis(plan.longest));
     add("--stop-limit", millis(plan.stop_limit));
+    if let Some(file) = &plan.server_log {
+        add("--server-log", file.clone().into());
+    }
     if let Some(device) = &plan.watchdog {
         add("--watchdog", device.clone().into());
     }
@@ -116,12 +121,35 @@ impl Client {
     }
 
     /// Kills every process of the instance and returns once none is left; nothing is killed where
-    /// nothing lives. Blocks for 10 s at most.
+    /// nothing lives. A guard that does not answer within 1.5 s is frozen: then this process does
+    /// the guard's work and kills the guard after it. Blocks for 10 s at most.
     pub fn fence(&self) -> Outcome<Killed> {
-        match self.ask(Ask::Fence, KILLING)? {
-            Answer::Gone(end) => Ok(Killed { processes: end.killed, took: end.took }),
-            other => Err(self.odd(&other)),
+        match self.ask(Ask::Fence, FENCE) {
+            Ok(Answer::Gone(end)) => Ok(Killed { processes: end.killed, took: end.took }),
+            Ok(other) => Err(self.odd(&other)),
+            Err(failure) if failure.code() == Code::GuardSilent => self.kill_frozen(failure),
+            Err(failure) => Err(failure),
         }
+    }
+
+    fn kill_frozen(&self, silence: Failure) -> Outcome<Killed> {
+        // A frozen listener still lets others connect, and the kernel knows whose it is.
+        let Ok((stream, _)) = self.dial() else { return Err(silence) };
+        let keeper = getsockopt(&stream, PeerCredentials)
+            .map_err(|error| silent(&self.socket, error))?
+            .pid();
+        // 0 is somebody in a namespace that this process does not see, and would mean all of us.
+        if keeper <= 1 {
+            return Err(silence);
+        }
+        force::kill_below(Pid::from_raw(keeper), KILLING).map_err(|error| {
+            Failure::new(
+                Code::GuardLeft,
+                "the guard is frozen, and its instance could not be killed",
+            )
+            .because(error)
+            .hint("Fence the host from outside: power, network or storage.")
+        })
     }
 
     /// Shuts PostgreSQL down and returns once nothing of it is left; the deadline stays armed
@@ -159,9 +187,7 @@ impl Client {
     }
 
     fn exchange(&self, request: &Request, limit: Duration) -> std::io::Result<Reply> {
-        let mut stream = UnixStream::connect(&self.socket)?;
-        // Whoever could put a socket here could also confirm what nobody did.
-        let peer = Uid::from_raw(getsockopt(&stream, PeerCredentials)?.uid());
+        let (mut stream, peer) = self.dial()?;
         let own = Uid::effective();
         if !peer.is_root() && peer != own && !own.is_root() {
             return Err(std::io::Error::other(format!("it belongs to user {peer}")));
@@ -177,6 +203,13 @@ impl Client {
             return Err(ErrorKind::UnexpectedEof.into());
         }
         Ok(serde_json::from_slice(&line)?)
+    }
+
+    /// Whoever could put a socket here could also confirm what nobody did: so it is told whose it is.
+    fn dial(&self) -> std::io::Result<(UnixStream, Uid)> {
+        let stream = UnixStream::connect(&self.socket)?;
+        let peer = Uid::from_raw(getsockopt(&stream, PeerCredentials)?.uid());
+        Ok((stream, peer))
     }
 
     fn odd(&self, answer: &Answer) -> Failure {
@@ -206,6 +239,8 @@ fn refused(refusal: Refusal, why: &str) -> Failure {
             .hint("Read PostgreSQL's log, and guard.log beside the guard's socket."),
         Refusal::Unmanaged => Failure::new(Code::GuardUnmanaged, why)
             .hint("Manage the directory first; without that anybody's start would be a primary."),
+        Refusal::Held => Failure::new(Code::GuardRunning, why)
+            .hint("Stop it, or kill what is left of it, and keep it from being started again."),
         Refusal::Left => Failure::new(Code::GuardLeft, why)
             .hint("They wait for a disk and run no more; their numbers are in guard.log."),
         Refusal::Deadline => {

@@ -119,12 +119,14 @@ pub enum Answer {
 pub enum Refusal {
     /// The request cannot be carried out as things are: nothing was changed.
     State,
-    /// The deadline is past, lies before the present one, or too far ahead.
+    /// The deadline is past, or too far ahead.
     Deadline,
     /// PostgreSQL did not start.
     Start,
     /// The data directory would let others start it.
     Unmanaged,
+    /// Somebody else runs a server there, or what is left of one.
+    Held,
     /// Processes are left although all were sent SIGKILL.
     Left,
     /// The request cannot be read, or is of another version.
@@ -191,7 +193,7 @@ pub enum Phase {
 pub struct End {
     /// Why.
     pub reason: EndReason,
-    /// How many of its processes had to be killed.
+    /// How many of its processes had to be killed, as far as they were seen.
     pub killed: u32,
     /// From the first signal until nothing was left.
     pub took: Duration,
@@ -219,6 +221,8 @@ pub enum EndReason {
         /// Its exit code; none if a signal ended it.
         code: Option<i32>,
     },
+    /// PostgreSQL's first process could not be made.
+    NotStarted,
     /// One process of the guard ended, and the other one killed the instance.
     GuardDied,
 }

@@ -48,6 +48,7 @@ pub(crate) fn plan(settings: &Settings) -> Outcome<GuardPlan> {
         data_directory: settings.data()?.to_owned(),
         bin_directory: bin.parent().map(PathBuf::from).unwrap_or_default(),
         config_file: settings.config_file()?,
+        server_log: None,
         longest: settings.timing.lease,
         stop_limit: STOP_LIMIT,
         watchdog: None,

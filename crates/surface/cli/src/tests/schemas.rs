@@ -12,7 +12,8 @@ use serde_json::{Value, json};
 
 use crate::arguments::Arguments;
 use crate::commands::{
-    adopt, backup, backups, check, completions, explain, init, key, repo, restore, schema, wal,
+    adopt, backup, backups, check, completions, explain, guard, init, key, repo, restore, schema,
+    wal,
 };
 use crate::output::Report;
 
@@ -26,6 +27,13 @@ fn documents() -> BTreeMap<String, Value> {
         document::<check::Checked>(),
         document::<completions::Completions>(),
         document::<explain::Explanation>(),
+        document::<guard::borrow::Borrowed>(),
+        document::<guard::init::Ended>(),
+        document::<guard::manage::Managed>(),
+        document::<guard::run::Guarded>(),
+        document::<guard::status::Status>(),
+        document::<guard::step::Stepped>(),
+        document::<guard::unmanage::Unmanaged>(),
         document::<init::Begun>(),
         document::<key::add::Added>(),
         document::<key::enroll::Enrolled>(),
