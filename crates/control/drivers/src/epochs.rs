@@ -1,17 +1,22 @@
 //! Epochs as create-once objects in the repositories (F9): what survives the quorum store.
 
+mod repositories;
+
 use futures::future::LocalBoxFuture;
 use lifeboat_model::{RegionName, ServiceName};
 use lifeboat_quorum::EpochRecord;
 use lifeboat_telemetry::Outcome;
+
+pub use repositories::{Away, RepositoryEpochs};
 
 /// An epoch that a repository knows.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct KnownEpoch {
     /// Its number.
     pub epoch: u64,
-    /// The region that it was created for.
-    pub region: RegionName,
+    /// The region that it was created for; none if its object cannot be trusted, or says something
+    /// else in another repository.
+    pub region: Option<RegionName>,
     /// The repositories that know it.
     pub repositories: Vec<RegionName>,
 }

@@ -1,4 +1,4 @@
-//! What regions missed of the vault while they were away: slots, certificates, bindings.
+//! What regions missed of the vault while they were away: slots, certificates, bindings, epochs.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -9,8 +9,8 @@ use crate::object::decode_any;
 use crate::regions::Regions;
 use crate::repository::Repository;
 
-/// Brings every region that answers what another one has and it lacks below `keys/` and
-/// `bindings/`. A removed slot stays removed: its removal is brought, the slot is not.
+/// Brings every region that answers what another one has and it lacks below `keys/`,
+/// `bindings/` and `epochs/`. A removed slot stays removed: its removal is brought, the slot is not.
 pub async fn catch_up(regions: &mut Regions) -> Outcome<()> {
     let listed = regions.ask(async |repository| vault_keys(repository).await).await?;
     let mut holders: BTreeMap<Key, Repository> = BTreeMap::new();
@@ -36,7 +36,7 @@ pub async fn catch_up(regions: &mut Regions) -> Outcome<()> {
 
 async fn vault_keys(repository: &Repository) -> Outcome<BTreeSet<Key>> {
     let mut keys = BTreeSet::new();
-    for prefix in ["keys/", "bindings/"] {
+    for prefix in ["keys/", "bindings/", "epochs/"] {
         keys.extend(repository.store().list(prefix).await?.into_iter().map(|(key, _)| key));
     }
     Ok(keys)

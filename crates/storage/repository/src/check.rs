@@ -9,6 +9,7 @@ use lifeboat_objects::{Key, Stat};
 use lifeboat_telemetry::{Cancel, Code, Failure, Outcome, Reporter};
 use serde::Serialize;
 
+use crate::epoch::Epoch;
 use crate::ids::{Digest, StreamId};
 use crate::layout;
 use crate::manifest::Manifest;
@@ -107,6 +108,7 @@ impl<'a> Check<'a> {
             wal::check(&mut self, *stream).await;
         }
         self.check_bindings(&streams).await;
+        self.check_epochs().await;
         self.check_keys().await;
         if read_data {
             self.read_everything().await?;
@@ -272,6 +274,32 @@ impl<'a> Check<'a> {
             let object = layout::stream(stream);
             let what = "no binding names this stream: the one that does is lost".to_owned();
             self.report.damage.push(Damage { object, what, ..Damage::default() });
+        }
+    }
+
+    /// Epochs are signed by certified writers. Numbers may be left out: another region, or an
+    /// agent, had seen a higher one.
+    async fn check_epochs(&mut self) {
+        let epochs: Vec<(Key, String, u32)> = self
+            .present
+            .keys()
+            .filter_map(|key| match classify(key)? {
+                Place::Epoch(service, number) => Some((key.clone(), service, number)),
+                _ => None,
+            })
+            .collect();
+        // A damaged certificate is named by check_keys.
+        let writers = self.repository.certified_writers().await.ok();
+        for (key, service, number) in epochs {
+            let read = self.repository.store().get(&key).await;
+            let read = read.and_then(|bytes| Epoch::decode(&service, number, &bytes));
+            let read = read.and_then(|epoch| match &writers {
+                Some(writers) => epoch.certified(writers),
+                None => Ok(epoch),
+            });
+            if let Err(failure) = read {
+                self.note(&key, explain(&failure));
+            }
         }
     }
 

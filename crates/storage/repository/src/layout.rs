@@ -34,6 +34,16 @@ pub fn binding(database: &str, number: u32) -> Outcome<Key> {
     Key::new(format!("bindings/{database}/{number:08x}"))
 }
 
+/// `epochs/payments/00000007`.
+pub fn epoch(service: &str, number: u32) -> Outcome<Key> {
+    Key::new(format!("{}{number:08x}", epochs(service)))
+}
+
+/// The folder of a service's epochs.
+pub fn epochs(service: &str) -> String {
+    format!("epochs/{service}/")
+}
+
 /// `streams/STREAM/`.
 pub fn stream(stream: StreamId) -> String {
     format!("streams/{stream}/")

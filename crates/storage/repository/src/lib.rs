@@ -15,6 +15,7 @@ pub mod create;
 pub mod crypt;
 pub mod cursor;
 pub mod enroll;
+pub mod epoch;
 pub mod fragment;
 pub mod ids;
 pub mod keys;

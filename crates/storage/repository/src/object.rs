@@ -39,6 +39,8 @@ pub enum ObjectType {
     SlotRemoval = 4,
     /// Which stream a database is bound to, signed by the vault's root.
     Binding = 5,
+    /// Who was given an epoch of a service, signed by a writer.
+    Epoch = 6,
     /// Frames of pages.
     Pack = 7,
     /// Leaves of file maps.
@@ -70,12 +72,13 @@ pub enum ObjectType {
 }
 
 impl ObjectType {
-    const ALL: [Self; 19] = [
+    const ALL: [Self; 20] = [
         Self::Format,
         Self::Slot,
         Self::Certificate,
         Self::SlotRemoval,
         Self::Binding,
+        Self::Epoch,
         Self::Pack,
         Self::Map,
         Self::FileTable,

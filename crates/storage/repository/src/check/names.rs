@@ -15,6 +15,8 @@ pub enum Place {
     Key,
     /// A binding of a database, with its number.
     Binding(String, u32),
+    /// An epoch of a service, by its number.
+    Epoch(String, u32),
     /// Below `audit/`.
     Audit,
     /// A probe's object.
@@ -59,6 +61,10 @@ pub fn classify(key: &Key) -> Option<Place> {
         ["keys", name] => is_key(name).then_some(Place::Key),
         ["bindings", service, database, number] => {
             Some(Place::Binding(format!("{service}/{database}"), hex32(number)?))
+        }
+        ["epochs", service, number] => {
+            let number = hex32(number).filter(|number| *number > 0)?;
+            Some(Place::Epoch((*service).to_owned(), number))
         }
         ["audit", _, number] => hex32(number).map(|_| Place::Audit),
         ["probe", ..] => Some(Place::Probe),

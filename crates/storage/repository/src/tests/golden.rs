@@ -8,8 +8,11 @@ use lifeboat_objects::{Key, Location, Options, Store};
 use lifeboat_telemetry::{Cancel, Reporter};
 use zeroize::Zeroizing;
 
-use super::sample::{self, DATABASE, FRAGMENTS, LARGE, PASSPHRASE, SEGMENT, SYSTEM};
+use super::sample::{
+    self, DATABASE, EPOCH, FRAGMENTS, LARGE, PASSPHRASE, SEGMENT, SERVICE, SYSTEM,
+};
 use crate::check::Check;
+use crate::epoch::{self, Epoch};
 use crate::fragment::decode_fragment;
 use crate::ids::Incarnation;
 use crate::keys::{Encryption, OpenWith};
@@ -123,6 +126,11 @@ async fn read_golden(name: &str) {
     assert_eq!(receivers.damaged.len(), 0);
     let hosts: Vec<&str> = receivers.sound.iter().map(|one| one.body.host.as_str()).collect();
     assert_eq!(hosts, ["receiver-1", "receiver-2"]);
+    assert_eq!(epoch::highest(&repository, SERVICE).await.unwrap(), Some(EPOCH));
+    let bytes = store.get(&layout::epoch(SERVICE, EPOCH).unwrap()).await.unwrap();
+    let writers = repository.certified_writers().await.unwrap();
+    let epoch = Epoch::decode(SERVICE, EPOCH, &bytes).unwrap().certified(&writers).unwrap();
+    assert_eq!((epoch.body.region.as_str(), epoch.body.run), ("west", Some(3)));
     let (reporter, cancel) = (Reporter::silent(), Cancel::new());
     let check = Check::begin(&repository, &reporter, &cancel).await.unwrap();
     let report = check.run(true).await.unwrap();

@@ -10,6 +10,7 @@ use lifeboat_objects::{Location, Options, Store};
 use zeroize::Zeroizing;
 
 use crate::enroll;
+use crate::epoch::EpochBody;
 use crate::fragment::{FragmentName, encode_fragment};
 use crate::ids::{Digest, StreamId};
 use crate::keys::{Encryption, OpenWith, StreamKeys, VaultSecrets, WriterKey, make_slot};
@@ -32,6 +33,8 @@ use crate::wal_file::{self, Parts, WalContent, WalFacts};
 
 pub const PASSPHRASE: &[u8] = b"correct horse battery staple";
 pub const DATABASE: &str = "payments/ledger";
+pub const SERVICE: &str = "payments";
+pub const EPOCH: u32 = 5;
 pub const SYSTEM: u64 = 7_312_345_678_901_234_567;
 pub const SEGMENT: &str = "000000010000000000000001";
 pub const LARGE: &str = "000000010000000000000002";
@@ -102,6 +105,7 @@ pub async fn build(place: &str, encryption: Encryption) -> Sample {
     backup(&environment, &store, &keys, &writer).await;
     archive(&environment, &store, &keys).await;
     stream_wal(&environment, &store, &keys, &writer).await;
+    grant_epochs(&environment, &store, &secrets, &writer).await;
     Sample { store, secrets, writer, keys }
 }
 
@@ -307,6 +311,30 @@ async fn stream_wal(
         };
         let content = WalContent { plain, digest: keys.content_digest(plain), facts: &facts };
         let (key, bytes) = encode_fragment(keys, environment, &name, 1, &content).unwrap();
+        store.create(&key, bytes).await.unwrap();
+    }
+}
+
+/// A first epoch, and a move in which numbers were left out.
+async fn grant_epochs(
+    environment: &Environment,
+    store: &Store,
+    secrets: &VaultSecrets,
+    writer: &WriterKey,
+) {
+    for (epoch, region, run) in [(1, "east", None), (EPOCH, "west", Some(3))] {
+        let body = EpochBody {
+            service: SERVICE.to_owned(),
+            epoch,
+            region: region.to_owned(),
+            holders: [("ledger".to_owned(), format!("{region}-1"))].into(),
+            run,
+            writer: "east-1".to_owned(),
+            created_at: environment.clock().now(),
+            record: serde_json::json!({ "epoch": epoch, "state": "starting", "region": region }),
+        };
+        let signer = writer.signing().unwrap();
+        let (key, bytes) = body.encode(secrets.vault(), &signer).unwrap();
         store.create(&key, bytes).await.unwrap();
     }
 }
