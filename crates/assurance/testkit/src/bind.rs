@@ -71,14 +71,19 @@ impl Zone {
         }
     }
 
-    /// Least privilege, name by name and type by type: what docs/operations/traffic.md shows.
-    pub fn policy(&self) -> String {
-        let (mut policy, key) = (String::new(), &self.key.name);
+    /// The key, and the zone with least privilege for it, name by name and type by type. `more` is
+    /// granted besides. docs/operations/traffic.md shows the very same, and a test sees to that.
+    pub fn statements(&self, more: &str) -> String {
+        let (name, key) = (&self.name, &self.key.name);
+        let mut text = self.key.statement();
+        let _ = write!(text, "zone \"{name}\" {{\n    type primary;\n    file \"zone.db\";\n");
+        text.push_str("    update-policy {\n");
         for record in &self.records {
-            let _ = writeln!(policy, "        grant {key}. name {record} A AAAA;");
-            let _ = writeln!(policy, "        grant {key}. name _lifeboat.{record} TXT;");
+            let _ = writeln!(text, "        grant {key}. name {record} A AAAA;");
+            let _ = writeln!(text, "        grant {key}. name _lifeboat.{record} TXT;");
         }
-        policy
+        let _ = write!(text, "{more}    }};\n}};\n");
+        text
     }
 }
 
@@ -101,13 +106,9 @@ impl Server {
     /// The same on another address of this machine.
     pub fn authoritative_at(address: IpAddr, zone: &Zone) -> Result<Self> {
         let administrator = Key::new(ADMINISTRATOR);
-        let (name, policy) = (&zone.name, zone.policy());
-        let configuration = format!(
-            "{}{}zone \"{name}\" {{\n    type primary;\n    file \"zone.db\";\n    \
-             update-policy {{\n{policy}        grant {ADMINISTRATOR}. zonesub ANY;\n    }};\n}};\n",
-            zone.key.statement(),
-            administrator.statement(),
-        );
+        let name = &zone.name;
+        let all = format!("        grant {ADMINISTRATOR}. zonesub ANY;\n");
+        let configuration = administrator.statement() + &zone.statements(&all);
         let records = format!(
             "$TTL 60\n@ SOA ns.{name} hostmaster.{name} 1 60 60 600 1\n@ NS ns.{name}\n\
              ns A 127.0.0.1\n"

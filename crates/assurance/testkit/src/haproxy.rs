@@ -48,7 +48,7 @@ impl Proxy {
             "global\n    stats socket {} mode 600 level admin\n    stats socket ipv4@{admin} level admin\n",
             socket.display()
         );
-        configuration.push_str(&body(backend, frontend, members));
+        configuration.push_str(&proxies(backend, frontend, members));
         scratch.file("haproxy.cfg", configuration)?;
         let mut proxy = Self { process: None, frontend, admin, scratch };
         proxy.revive()?;
@@ -125,8 +125,8 @@ impl Proxy {
     }
 }
 
-/// What docs/operations/traffic.md shows.
-fn body(backend: &str, frontend: SocketAddr, members: &[Member]) -> String {
+/// All but `global`. docs/operations/traffic.md shows the very same, and a test sees to that.
+pub fn proxies(backend: &str, frontend: SocketAddr, members: &[Member]) -> String {
     let mut text = format!(
         "
 defaults

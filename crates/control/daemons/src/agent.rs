@@ -52,7 +52,8 @@ pub struct Ports<'a> {
     pub instance: &'a dyn InstanceDriver,
     /// What must not be forgotten.
     pub memory: &'a dyn Memory,
-    /// Who is told until when the lease lives; zero if it does not.
+    /// Who is told until when this node may be written to: while it writes and its lease lives.
+    /// Zero if one of both is not so.
     pub deadline: &'a dyn Fn(Duration),
     /// Who is told what an operator should know.
     pub note: &'a dyn Fn(String),

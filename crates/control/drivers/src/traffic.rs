@@ -30,6 +30,8 @@ pub struct Pointing {
     pub region: Option<RegionName>,
     /// Servers that do not answer or answer otherwise, in words; empty if all agree.
     pub dissent: Vec<String>,
+    /// Resolvers that lead clients elsewhere for a while, in words. Only observing asks them.
+    pub lagging: Vec<String>,
 }
 
 /// One traffic record of a service. Changes are compare-and-swap by epoch: what carries a higher

@@ -1,7 +1,8 @@
 //! Observe, judge, fence, promote, cut over: what is decided, as functions of what was read.
 //!
 //! Nothing here waits or touches anything: [`judge`] says whether a service should move, [`advance`]
-//! what a run does next, [`upkeep`] what holds between runs. The daemons carry it out.
+//! what a run does next, [`upkeep`] what holds between runs. The daemons carry it out. Only
+//! [`reconcile`] acts, through the drivers of traffic, which compare before they swap.
 
 mod advance;
 pub mod candidate;
@@ -10,6 +11,7 @@ mod orders;
 mod report;
 mod service;
 mod start;
+mod traffic;
 mod upkeep;
 mod view;
 
@@ -19,6 +21,7 @@ pub use orders::{Writes, names};
 pub use report::{Measured, measure};
 pub use service::{Database, Policy, Service};
 pub use start::{Wanted, first_epoch, start};
+pub use traffic::{TrafficState, reconcile};
 pub use upkeep::{Upkeep, upkeep};
 pub use view::{Mirror, Seen, Table, View, read_run};
 

@@ -134,7 +134,7 @@ impl Agent<'_> {
                 known.revision = known.revision.max(revision);
                 known.beat = known.beat.max(beat);
                 self.lease.set(known);
-                self.hold(sent).await;
+                self.hold(sent, record).await;
                 Renewal::Kept
             }
             Ok(Commit::Conflict) => Renewal::Changed,
@@ -142,7 +142,7 @@ impl Agent<'_> {
                 self.note(format!("the lease was not renewed: {error}"));
                 if settings.serve_without_quorum && self.is_live() {
                     // The spec excludes automatic failover then: nobody waits for this lease.
-                    self.hold(sent).await;
+                    self.hold(sent, record).await;
                 }
                 Renewal::Not
             }
@@ -150,7 +150,7 @@ impl Agent<'_> {
     }
 
     /// The guard hears first: what is told to others must already be true.
-    async fn hold(&self, sent: Duration) {
+    async fn hold(&self, sent: Duration, record: &EpochRecord) {
         let deadline = self.holder.borrow_mut().confirmed(sent);
         // A standby and a stopped instance get their deadline when they are started or promoted.
         let waits = matches!(
@@ -163,7 +163,9 @@ impl Agent<'_> {
             self.note(format!("the guard does not take its deadline: {failure}"));
             return;
         }
-        (self.ports.deadline)(deadline);
+        // Load balancers send nobody to what does not write yet, or is about to stop.
+        let serves = self.writes.get() && record.state != EpochState::Releasing;
+        (self.ports.deadline)(if serves { deadline } else { Duration::ZERO });
         self.changed.set(true);
     }
 

@@ -1,64 +1,99 @@
 //! Traffic is led to whoever serves, again and again (R21).
 
-use lifeboat_failover::Service;
+use std::collections::BTreeSet;
+use std::pin::pin;
+
+use futures::future::{Either, join_all, select};
+use lifeboat_drivers::TrafficDriver;
+use lifeboat_failover::{Service, TrafficState, reconcile};
+use lifeboat_model::ServiceName;
 use lifeboat_quorum::{EpochRecord, EpochState};
 
 use super::Controller;
 
 impl Controller<'_> {
-    /// Leads clients to each serving epoch, for ever.
+    /// Leads clients to each serving epoch, for ever. No service waits for another one's servers.
     pub(super) async fn lead_traffic(&self) {
-        loop {
-            for service in self.settings.services.values() {
-                self.lead(service).await;
-            }
-            self.wait_for_news().await;
-        }
+        join_all(self.settings.services.values().map(|service| self.lead(service))).await;
     }
 
     /// A new epoch is led to at once; else it is looked at now and then.
-    async fn wait_for_news(&self) {
-        let mut waited = std::time::Duration::ZERO;
-        while waited < self.settings.traffic_every {
-            let news = self.settings.services.keys().any(|name| {
-                let Some(record) = self.serving(name) else { return false };
-                let known = self.traffic.borrow().get(name).map(|(epoch, _)| *epoch);
-                known != Some(record.epoch)
-            });
-            if news {
-                return;
-            }
-            self.ports.timer.sleep(self.settings.poll).await;
-            waited += self.settings.poll;
-        }
-    }
-
-    fn serving(&self, name: &lifeboat_model::ServiceName) -> Option<EpochRecord> {
-        let views = self.views.borrow();
-        let record = views.get(name)?.record.as_ref()?.value.clone();
-        (record.state == EpochState::Serving).then_some(record)
-    }
-
     async fn lead(&self, service: &Service) {
-        let Some(record) = self.serving(&service.name) else { return };
-        let mut missing = Vec::new();
-        let drivers = self.ports.traffic.get(&service.name);
-        for driver in drivers.map(Vec::as_slice).unwrap_or_default() {
-            match driver.point(record.region.clone(), record.epoch).await {
-                Ok(pointing) => {
-                    if pointing.region.as_ref() != Some(&record.region) {
-                        missing.push(format!("{} does not lead there yet", driver.name()));
-                    }
-                    for line in pointing.dissent {
-                        self.note(format!("{}: {line}", driver.name()));
-                    }
-                }
-                Err(failure) => {
-                    missing.push(format!("{}: {}", driver.name(), failure.full_message()));
-                }
+        let name = &service.name;
+        let drivers = self.ports.traffic.get(name).map(Vec::as_slice).unwrap_or_default();
+        let mut told = BTreeSet::new();
+        let mut settled = None;
+        loop {
+            let Some(record) = self.serving(name) else {
+                self.ports.timer.sleep(self.settings.poll).await;
+                continue;
+            };
+            let known = settled == Some(record.epoch);
+            if let Some(states) = self.look_at_traffic(name, &record, drivers, known).await {
+                settled = Some(record.epoch);
+                self.take(name, record.epoch, &states, &mut told);
             }
+            let pause = self.ports.timer.sleep(self.settings.traffic_every);
+            select(pause, pin!(self.until_news(name, record.epoch))).await;
         }
-        let mut traffic = self.traffic.borrow_mut();
-        traffic.insert(service.name.clone(), (record.epoch, missing));
+    }
+
+    /// One look. A look at what was settled ends where a new epoch begins: that one does not wait
+    /// for servers that are silent.
+    async fn look_at_traffic(
+        &self,
+        name: &ServiceName,
+        record: &EpochRecord,
+        drivers: &[Box<dyn TrafficDriver>],
+        settled: bool,
+    ) -> Option<Vec<TrafficState>> {
+        let states = reconcile(record, drivers, settled);
+        if !settled {
+            return Some(states.await);
+        }
+        match select(pin!(states), pin!(self.until_news(name, record.epoch))).await {
+            Either::Left((states, _)) => Some(states),
+            Either::Right(_) => None,
+        }
+    }
+
+    /// Ends when another epoch serves than this one.
+    async fn until_news(&self, name: &ServiceName, epoch: u64) {
+        while self.serving(name).is_none_or(|record| record.epoch == epoch) {
+            self.ports.timer.sleep(self.settings.poll).await;
+        }
+    }
+
+    fn serving(&self, name: &ServiceName) -> Option<EpochRecord> {
+        let views = self.views.borrow();
+        let record = &views.get(name)?.record.as_ref()?.value;
+        (record.state == EpochState::Serving).then(|| record.clone())
+    }
+
+    /// Keeps what a look brought, and tells what was not told before.
+    fn take(
+        &self,
+        name: &ServiceName,
+        epoch: u64,
+        states: &[TrafficState],
+        told: &mut BTreeSet<String>,
+    ) {
+        let missing = states.iter().filter_map(|state| {
+            let why = state.missing.as_ref()?;
+            Some(format!("{}: {why}", state.name))
+        });
+        let missing: Vec<_> = missing.collect();
+        let mut lines: BTreeSet<_> = missing.iter().cloned().collect();
+        for TrafficState { name, repaired, remarks, .. } in states {
+            for line in repaired {
+                self.note(format!("{name}: {line}; this was put right"));
+            }
+            lines.extend(remarks.iter().map(|line| format!("{name}: {line}")));
+        }
+        for line in lines.difference(told) {
+            self.note(line.clone());
+        }
+        *told = lines;
+        self.traffic.borrow_mut().insert(name.clone(), (epoch, missing));
     }
 }

@@ -35,7 +35,7 @@ pub(super) fn picture(answers: Vec<Answer>) -> Outcome<Pointing> {
         }
     });
     let dissent = dissent.collect();
-    Ok(Pointing { epoch: epoch_of(&newest), region, dissent })
+    Ok(Pointing { epoch: epoch_of(&newest), region, dissent, lagging: Vec::new() })
 }
 
 fn dissent(found: &Found, newest: &Found) -> Option<String> {

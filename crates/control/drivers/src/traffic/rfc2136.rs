@@ -135,7 +135,7 @@ impl Rfc2136 {
         let (answers, resolved) = futures::join!(servers, resolver);
         let mut pointing = picture(answers)?;
         if let Some((resolver, resolved)) = resolved {
-            pointing.dissent.extend(self.hear(resolver, resolved, &pointing));
+            pointing.lagging.extend(self.hear(resolver, resolved, &pointing));
         }
         Ok(pointing)
     }

@@ -417,17 +417,17 @@ fn clients_of_a_resolver_follow_when_it_forgets() -> Result<()> {
         assert_eq!((seen.epoch, seen.region), (Some(2), Some(region("west"))));
         let start = format!("resolver {asked} leads to east, for at most ");
         assert!(
-            seen.dissent.iter().all(|dissent| dissent.starts_with(&start)),
+            seen.lagging.iter().all(|lagging| lagging.starts_with(&start)),
             "{:?}",
-            seen.dissent
+            seen.lagging
         );
-        assert_eq!(seen.dissent.len(), 1);
+        assert_eq!(seen.lagging.len(), 1);
         let began = SystemClock.elapsed();
         until_seen(&driver, &leads(2, "west")).await?;
         println!("seen through the resolver after {:?}", SystemClock.elapsed() - began);
         resolver.freeze()?;
         let seen = driver.observe().await?;
-        assert_eq!(seen.dissent.len(), 1, "{:?}", seen.dissent);
+        assert_eq!(seen.lagging.len(), 1, "{:?}", seen.lagging);
         Ok(())
     })
 }

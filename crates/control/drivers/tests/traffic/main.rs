@@ -1,6 +1,7 @@
 //! Traffic drivers over what they drive: one suite for all of them, and what is special to each.
 
 mod dns;
+mod manual;
 mod member;
 mod model;
 mod proxy;

@@ -14,7 +14,8 @@ pub fn region(name: &str) -> RegionName {
 
 /// All servers agree on this.
 pub fn leads(epoch: u64, name: &str) -> Pointing {
-    Pointing { epoch: Some(epoch), region: Some(region(name)), dissent: Vec::new() }
+    let (dissent, lagging) = (Vec::new(), Vec::new());
+    Pointing { epoch: Some(epoch), region: Some(region(name)), dissent, lagging }
 }
 
 pub fn code<T>(outcome: Outcome<T>) -> Option<Code> {
