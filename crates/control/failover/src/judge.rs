@@ -83,6 +83,10 @@ fn decide(evidence: &Evidence<'_>, reasons: &mut Vec<String>) -> Verdict {
         reasons.push(format!("Run {run} is at work on it; a judge never fires into a move."));
         return Verdict::Stay;
     }
+    if record.state == EpochState::Starting {
+        reasons.push(format!("Epoch {} begins: its holder has not written yet.", record.epoch));
+        return Verdict::Stay;
+    }
     if record.state != EpochState::Serving {
         let state = format!("{:?}", record.state).to_lowercase();
         reasons.push(format!("Epoch {} is {state}, and a person has to go on.", record.epoch));

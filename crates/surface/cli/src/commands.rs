@@ -1,18 +1,25 @@
 //! The command tree: one file a command, folders as the commands nest.
 
 pub mod adopt;
+pub mod agent;
+pub mod apply;
 pub mod backup;
 pub mod backups;
 pub mod check;
 pub mod completions;
+pub mod controller;
 pub mod explain;
+pub mod explain_decision;
 pub mod guard;
 pub mod incarnations;
 pub mod init;
 pub mod key;
+pub mod moves;
 pub mod repo;
 pub mod restore;
+pub mod runs;
 pub mod schema;
+pub mod status;
 pub mod wal;
 
 use clap::Subcommand;
@@ -24,6 +31,7 @@ use backups::Backups;
 use guard::Guard;
 use key::Key;
 use repo::Repo;
+use runs::Runs;
 use wal::Wal;
 
 /// The commands.
@@ -45,6 +53,16 @@ pub enum Command {
     Adopt(adopt::Args),
     #[command(subcommand)]
     Guard(Guard),
+    Apply(apply::Args),
+    Agent(agent::Args),
+    Controller(controller::Args),
+    Status(status::Args),
+    Switchover(moves::SwitchoverArgs),
+    Failover(moves::FailoverArgs),
+    Fallback(moves::FallbackArgs),
+    #[command(subcommand)]
+    Runs(Runs),
+    ExplainDecision(explain_decision::Args),
     Schema(schema::Args),
     Completions(completions::Args),
 }
@@ -87,6 +105,19 @@ pub fn run(command: Command, context: &Context, output: Output) -> Outcome<u8> {
         Command::Guard(Guard::Init(_)) => print(output, guard::init::run(context)),
         Command::Guard(Guard::Step(_)) => print(output, guard::step::run()),
         Command::Guard(Guard::Borrow(args)) => print(output, guard::borrow::run(&args)),
+        Command::Apply(args) => print(output, apply::run(&args, context)),
+        Command::Agent(args) => print(output, agent::run(&args, context)),
+        Command::Controller(args) => print(output, controller::run(&args, context)),
+        Command::Status(args) => print(output, status::run(&args, context)),
+        Command::Switchover(args) => print(output, moves::switchover(&args, context)),
+        Command::Failover(args) => print(output, moves::failover(&args, context)),
+        Command::Fallback(args) => print(output, moves::fallback(&args, context)),
+        Command::Runs(Runs::List(args)) => print(output, runs::list::run(&args, context)),
+        Command::Runs(Runs::Show(args)) => print(output, runs::show::run(&args, context)),
+        Command::Runs(Runs::Resume(args)) => print(output, runs::change::resume(&args, context)),
+        Command::Runs(Runs::Skip(args)) => print(output, runs::change::skip(&args, context)),
+        Command::Runs(Runs::Abort(args)) => print(output, runs::change::abort(&args, context)),
+        Command::ExplainDecision(args) => print(output, explain_decision::run(&args, context)),
         Command::Schema(_) => print(output, schema::run()),
         Command::Completions(args) => print(output, completions::run(&args)),
     }

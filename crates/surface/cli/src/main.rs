@@ -5,6 +5,7 @@
 mod arguments;
 mod commands;
 mod context;
+mod control;
 mod exit;
 mod keyring;
 mod output;

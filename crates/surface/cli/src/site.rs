@@ -34,12 +34,32 @@ impl<'a> Site<'a> {
         Self::with(context, origin, spec)
     }
 
+    /// As `open`, for commands that run in the witness's domain too.
+    pub fn open_anywhere(context: &'a Context) -> Outcome<Self> {
+        let origin = Spec::locate(context.global.spec.as_deref(), &context.environment)?;
+        let spec = Spec::open(&origin)?.accept()?;
+        let here = context.here()?;
+        match here.is_some() && here == spec.witness {
+            true => Self::at(context, origin, spec, here),
+            false => Self::with(context, origin, spec),
+        }
+    }
+
     /// As `open`, with a spec that was read already.
     pub fn with(context: &'a Context, origin: PathBuf, spec: Spec) -> Outcome<Self> {
         let here = context.here()?;
         if let Some(here) = &here {
             spec.region(here)?;
         }
+        Self::at(context, origin, spec, here)
+    }
+
+    fn at(
+        context: &'a Context,
+        origin: PathBuf,
+        spec: Spec,
+        here: Option<RegionName>,
+    ) -> Outcome<Self> {
         let origin = origin.canonicalize().unwrap_or(origin);
         let state = spec.state_directory(&origin, &context.environment)?;
         Ok(Self { context, spec, origin, here, state })

@@ -70,6 +70,8 @@ section! {
         address: Option<Reference>,
         /// Where its programs lie, if not in the PATH.
         bin_directory: Option<PathBuf>,
+        /// Where its agent answers load balancers (`GET /primary`): HOST:PORT.
+        health: Option<Reference>,
         /// The REST address of its Patroni.
         patroni: Option<Reference>,
     }

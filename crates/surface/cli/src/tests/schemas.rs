@@ -12,8 +12,8 @@ use serde_json::{Value, json};
 
 use crate::arguments::Arguments;
 use crate::commands::{
-    adopt, backup, backups, check, completions, explain, guard, init, key, repo, restore, schema,
-    wal,
+    adopt, agent, apply, backup, backups, check, completions, controller, explain,
+    explain_decision, guard, init, key, moves, repo, restore, runs, schema, status, wal,
 };
 use crate::output::Report;
 
@@ -21,12 +21,16 @@ use crate::output::Report;
 fn documents() -> BTreeMap<String, Value> {
     BTreeMap::from([
         document::<adopt::Adopted>(),
+        document::<agent::Stopped>(),
+        document::<apply::Applied>(),
         document::<backup::Taken>(),
         document::<backups::list::Listed>(),
         document::<backups::show::Shown>(),
         document::<check::Checked>(),
+        document::<controller::Stopped>(),
         document::<completions::Completions>(),
         document::<explain::Explanation>(),
+        document::<explain_decision::Explained>(),
         document::<guard::borrow::Borrowed>(),
         document::<guard::init::Ended>(),
         document::<guard::manage::Managed>(),
@@ -39,12 +43,21 @@ fn documents() -> BTreeMap<String, Value> {
         document::<key::enroll::Enrolled>(),
         document::<key::list::Keys>(),
         document::<key::remove::Removed>(),
+        document::<moves::FailedOver>(),
+        document::<moves::FallenBack>(),
+        document::<moves::SwitchedOver>(),
         document::<repo::check::RepositoriesChecked>(),
         document::<repo::create::Created>(),
         document::<repo::prune::Pruned>(),
         document::<repo::stats::Stats>(),
         document::<restore::Restored>(),
+        document::<runs::change::Aborted>(),
+        document::<runs::change::Resumed>(),
+        document::<runs::change::Skipped>(),
+        document::<runs::list::Listed>(),
+        document::<runs::show::Shown>(),
         document::<schema::SpecSchema>(),
+        document::<status::Status>(),
         document::<wal::acknowledge::Acknowledged>(),
         document::<wal::fetch::Fetched>(),
         document::<wal::locate::Located>(),

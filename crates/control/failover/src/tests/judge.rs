@@ -1,0 +1,81 @@
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use lifeboat_model::RegionName;
+use lifeboat_quorum::{Observation, Seen};
+
+use super::world::{World, name, primary, standby};
+use crate::{Evidence, Verdict, Voice, judge};
+
+fn secs(seconds: u64) -> Duration {
+    Duration::from_secs(seconds)
+}
+
+fn voice(write: Seen, lasting: Duration, age: Duration, epoch: u64) -> Voice {
+    let why = "it was looked at".to_owned();
+    Voice { said: Observation { epoch, write, for_how_long: lasting, why }, age }
+}
+
+fn verdict(world: &mut World, voices: &[(&str, Voice)], since_move: Duration) -> Verdict {
+    let voices: BTreeMap<RegionName, Voice> =
+        voices.iter().map(|(domain, voice)| (name(domain), voice.clone())).collect();
+    let view = world.view();
+    let evidence = Evidence {
+        service: &world.service,
+        view: &view,
+        voices: &voices,
+        since_move,
+        now: world.now,
+    };
+    let judgement = judge(&evidence);
+    assert!(!judgement.reasons.is_empty(), "every verdict has its reasons");
+    judgement.verdict
+}
+
+fn to_west() -> Verdict {
+    Verdict::Move { to: name("west") }
+}
+
+#[test]
+fn a_majority_that_sees_it_fail_for_long_enough_moves_it() {
+    let fails = |lasting| voice(Seen::Fails, secs(lasting), secs(0), 1);
+    let works = voice(Seen::Works, secs(9), secs(0), 1);
+    let mut world = World::serving();
+    let voices = [("east", works.clone()), ("west", fails(9)), ("north", works)];
+    assert_eq!(verdict(&mut world, &voices, secs(900)), Verdict::Stay, "one of three");
+    let voices = [("west", fails(9)), ("north", fails(1))];
+    assert_eq!(verdict(&mut world, &voices, secs(900)), Verdict::Watch, "not long enough");
+    let voices = [("west", fails(9)), ("north", fails(2))];
+    assert_eq!(verdict(&mut world, &voices, secs(900)), to_west(), "the east says nothing");
+}
+
+#[test]
+fn silence_old_epochs_and_stalled_commits_are_no_votes() {
+    let mut world = World::serving();
+    let fails = voice(Seen::Fails, secs(9), secs(0), 1);
+    for other in [
+        voice(Seen::Fails, secs(9), secs(60), 1),
+        voice(Seen::Fails, secs(9), secs(0), 0),
+        voice(Seen::Stalled, secs(9), secs(0), 1),
+        voice(Seen::Unknown, secs(9), secs(0), 1),
+    ] {
+        let voices = [("west", fails.clone()), ("north", other.clone())];
+        assert_eq!(verdict(&mut world, &voices, secs(900)), Verdict::Stay, "{other:?}");
+    }
+}
+
+#[test]
+fn it_does_not_move_without_a_candidate_or_soon_after_a_move() {
+    let fails = voice(Seen::Fails, secs(9), secs(0), 1);
+    let voices = [("west", fails.clone()), ("north", fails)];
+    let mut world = World::serving();
+    world.say("west-1", primary(1), 0);
+    assert_eq!(verdict(&mut world, &voices, secs(900)), Verdict::Stuck);
+    world.say("west-1", standby(1), 0);
+    assert_eq!(verdict(&mut world, &voices, secs(900)), to_west());
+    world.pass(secs(60));
+    assert_eq!(verdict(&mut world, &voices, secs(900)), Verdict::Stuck, "its agent is silent");
+    world.say("west-1", standby(1), 0);
+    world.service.policy.automatic = false;
+    assert_eq!(verdict(&mut world, &voices, secs(900)), Verdict::Ask { to: name("west") });
+}

@@ -1,0 +1,177 @@
+//! The way into the control plane: the quorum store, the services that can move, what is seen.
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use lifeboat_environment::{SystemTimer, Timer};
+use lifeboat_failover::{Mirror, Seen, Service, View, Voice};
+use lifeboat_model::spec::Engine;
+use lifeboat_model::{RegionName, ServiceName};
+use lifeboat_quorum::{
+    EtcdAccess, EtcdStore, Keys, LocalStore, Observations, Store, Timing, Transaction,
+};
+use lifeboat_repository::access::writer_path;
+use lifeboat_repository::ids::Digest;
+use lifeboat_repository::keys::WriterKey;
+use lifeboat_telemetry::{Code, Failure, Outcome};
+use tokio::runtime::{Builder, Runtime};
+
+use crate::context::Context;
+use crate::site::Site;
+
+/// The control plane, from this process.
+pub struct Control {
+    /// What waits runs here: one thread.
+    pub runtime: Runtime,
+    /// The quorum store.
+    pub store: Box<dyn Store>,
+    /// Where things lie in it.
+    pub keys: Keys,
+    /// The services that can move.
+    pub services: BTreeMap<ServiceName, Service>,
+    /// The times of leases.
+    pub timing: Timing,
+}
+
+impl Control {
+    /// Opens what the spec names; asks nobody yet.
+    pub fn open(site: &Site<'_>) -> Outcome<Self> {
+        let Some(quorum) = &site.spec.quorum else {
+            return Err(Failure::new(Code::SpecInvalid, "the spec has no `quorum`").hint(
+                "Add `quorum: { etcd: … }` with members in three failure domains, or `quorum: \
+                 { local: {} }` on one machine.",
+            ));
+        };
+        let timing = Timing::of(quorum);
+        let environment = &site.context().environment;
+        let runtime = Builder::new_current_thread().enable_all().build().map_err(|error| {
+            Failure::new(Code::Internal, "cannot start a runtime").because(error)
+        })?;
+        let store: Box<dyn Store> = match &quorum.etcd {
+            Some(etcd) => {
+                let access = EtcdAccess::of(etcd, environment)?;
+                let _inside = runtime.enter();
+                Box::new(EtcdStore::new(&access, timing.store_timeout)?)
+            }
+            None => Box::new(LocalStore::open(
+                &site.state.join("quorum"),
+                timing.store_timeout,
+                environment,
+            )?),
+        };
+        let text = std::fs::read(&site.origin).map_err(|error| {
+            let message = format!("cannot read {}", site.origin.display());
+            Failure::new(Code::LocalFile, message).because(error)
+        })?;
+        let digest = Digest::of(&text).to_string();
+        let services = services(site, &digest)?;
+        Ok(Self { runtime, store, keys: Keys::default(), services, timing })
+    }
+
+    /// How often the store is read: a tenth of the time between renewals, which is what a poll
+    /// adds to each step of a move.
+    pub fn poll(&self) -> Duration {
+        (self.timing.renew / 10).clamp(Duration::from_millis(50), Duration::from_millis(500))
+    }
+
+    /// A service by its name.
+    pub fn service(&self, name: &ServiceName) -> Outcome<&Service> {
+        self.services.get(name).ok_or_else(|| {
+            let known: Vec<&str> = self.services.keys().map(ServiceName::as_str).collect();
+            Failure::new(Code::DatabaseUnknown, format!("no service `{name}` can be moved"))
+                .hint(format!("The spec has {}.", known.join(", ")))
+        })
+    }
+
+    /// Everything that stands in the store now.
+    pub fn read(&self) -> Outcome<Sight> {
+        let snapshot = self.runtime.block_on(self.store.read(self.keys.all(), 0))?;
+        let mut mirror = Mirror::new();
+        mirror.take(snapshot, SystemTimer.elapsed());
+        Ok(Sight { mirror })
+    }
+
+    /// The store a moment later: what did not change since is as old as the time between.
+    pub fn read_twice(&self, apart: Duration) -> Outcome<Sight> {
+        let mut sight = self.read()?;
+        self.runtime.block_on(async { SystemTimer.sleep(apart).await });
+        self.read_again(&mut sight)?;
+        Ok(sight)
+    }
+
+    /// Takes in what changed.
+    pub fn read_again(&self, sight: &mut Sight) -> Outcome<()> {
+        let since = sight.mirror.revision();
+        let snapshot = self.runtime.block_on(self.store.read(self.keys.all(), since))?;
+        sight.mirror.take(snapshot, SystemTimer.elapsed());
+        Ok(())
+    }
+
+    /// Commits; a conflict is a failure with `hint`.
+    pub fn commit(&self, transaction: Transaction, hint: &str) -> Outcome<()> {
+        match self.runtime.block_on(self.store.commit(transaction))? {
+            lifeboat_quorum::Commit::Done(_) => Ok(()),
+            lifeboat_quorum::Commit::Conflict => {
+                let message = "something changed in the quorum store meanwhile";
+                Err(Failure::new(Code::MoveRefused, message).hint(hint.to_owned()))
+            }
+        }
+    }
+}
+
+/// What stood in the store.
+pub struct Sight {
+    /// Its keys.
+    pub mirror: Mirror,
+}
+
+impl Sight {
+    /// A service.
+    pub fn view(&self, control: &Control, service: &Service) -> Outcome<View> {
+        Ok(View::of(service, &control.keys, &self.mirror)?)
+    }
+
+    /// What observers say of it.
+    pub fn voices(
+        &self,
+        control: &Control,
+        service: &ServiceName,
+    ) -> Outcome<BTreeMap<RegionName, Voice>> {
+        let prefix = control.keys.observers();
+        let now = SystemTimer.elapsed();
+        let mut voices = BTreeMap::new();
+        let keys: Vec<String> =
+            self.mirror.below(&prefix).map(|(_, entry, _)| entry.key.clone()).collect();
+        for key in keys {
+            let Some(seen) = self.mirror.get::<Observations>(&key)? else { continue };
+            let Seen { value, observed, .. } = seen;
+            if let Some(said) = value.services.get(service) {
+                let age = now.saturating_sub(observed);
+                voices.insert(value.domain.clone(), Voice { said: said.clone(), age });
+            }
+        }
+        Ok(voices)
+    }
+}
+
+/// The services of the spec that have databases of our own engine.
+fn services(site: &Site<'_>, digest: &str) -> Outcome<BTreeMap<ServiceName, Service>> {
+    let movable = site.spec.services.iter().filter(|(_, service)| {
+        let ours = |database: &lifeboat_model::spec::Database| database.engine == Engine::Postgres;
+        !service.databases.is_empty() && service.databases.values().all(ours)
+    });
+    movable.map(|(name, _)| Ok((name.clone(), Service::of(&site.spec, name, digest)?))).collect()
+}
+
+/// This host's writer key: it signs epochs in the repositories.
+pub fn writer(site: &Site<'_>) -> Outcome<WriterKey> {
+    WriterKey::load(&writer_path(&site.spec, &site.state))
+}
+
+/// Who gives an order at this terminal, for journals: account and host, no more.
+pub fn person(context: &Context) -> String {
+    let user =
+        context.environment.variable("SUDO_USER").or_else(|| context.environment.variable("USER"));
+    let host = std::fs::read_to_string("/proc/sys/kernel/hostname").unwrap_or_default();
+    format!("{}@{}", user.unwrap_or("somebody"), host.trim())
+}
