@@ -16,7 +16,7 @@ use lifeboat_drivers::{EpochArchive, Probe, TrafficDriver};
 use lifeboat_environment::{Clock, Timer};
 use lifeboat_failover::{Judgement, Mirror, Service, View, Voice};
 use lifeboat_model::{RegionName, ServiceName};
-use lifeboat_quorum::{Keys, Observations, Store, StoreError};
+use lifeboat_quorum::{EpochState, Keys, Observations, Store, StoreError};
 
 /// How a controller behaves.
 #[derive(Debug, Clone)]
@@ -55,6 +55,9 @@ pub struct Ports<'a> {
     pub note: &'a dyn Fn(String),
 }
 
+/// An epoch, and whether it serves.
+type Phase = (u64, bool);
+
 /// A controller at work.
 struct Controller<'a> {
     settings: &'a Settings,
@@ -63,8 +66,8 @@ struct Controller<'a> {
     views: RefCell<BTreeMap<ServiceName, View>>,
     /// What observers say, and when each was heard.
     voices: RefCell<BTreeMap<RegionName, (Observations, Duration)>>,
-    /// Since when each service's epoch is what it is, as seen from here.
-    moved: RefCell<BTreeMap<ServiceName, (u64, Duration)>>,
+    /// Since when each service's epoch serves, or does not, as seen from here.
+    moved: RefCell<BTreeMap<ServiceName, (Phase, Duration)>>,
     /// What traffic does not do yet, by service and the epoch that it was looked at in.
     traffic: RefCell<BTreeMap<ServiceName, (u64, Vec<String>)>>,
     judgements: RefCell<BTreeMap<ServiceName, Judgement>>,
@@ -149,10 +152,11 @@ impl Controller<'_> {
     }
 
     fn note_epoch(&self, name: &ServiceName, view: &View, now: Duration) {
-        let Some(epoch) = view.record.as_ref().map(|seen| seen.value.epoch) else { return };
+        let Some(record) = view.record.as_ref().map(|seen| &seen.value) else { return };
+        let phase = (record.epoch, record.state == EpochState::Serving);
         let mut moved = self.moved.borrow_mut();
-        if moved.get(name).is_none_or(|(known, _)| *known != epoch) {
-            moved.insert(name.clone(), (epoch, now));
+        if moved.get(name).is_none_or(|(known, _)| *known != phase) {
+            moved.insert(name.clone(), (phase, now));
         }
     }
 

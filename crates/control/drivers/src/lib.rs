@@ -17,5 +17,5 @@ pub use epochs::{Away, EpochArchive, KnownEpoch, RepositoryEpochs};
 pub use instance::{InstanceDriver, Killed, ShutDown, StartAs};
 pub use memory::{FileMemory, Memory};
 pub use probe::{Probe, Probed};
-pub use receiver::ReceiverDriver;
+pub use receiver::{ReceiverDriver, ReceiverProcess, ReceiverSettings};
 pub use traffic::{Pointing, TrafficDriver};

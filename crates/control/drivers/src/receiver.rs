@@ -1,8 +1,13 @@
 //! The receiver of one database in this region.
 
+mod child;
+mod process;
+
 use futures::future::LocalBoxFuture;
 use lifeboat_quorum::SealStatus;
 use lifeboat_telemetry::Outcome;
+
+pub use process::{ReceiverProcess, ReceiverSettings};
 
 /// Runs `wal receive` as a child with limits of its own.
 pub trait ReceiverDriver {

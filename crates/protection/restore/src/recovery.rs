@@ -1,11 +1,12 @@
 //! What makes the restored server recover: label, signal, settings, the plan and key of
-//! `lifeboat wal fetch`, and the mark that keeps the copy out of its source's archive.
+//! `lifeboat wal fetch`, and the mark that keeps the copy out of its source's archive. A standby
+//! is no copy: it has the signal of one, and the mark of its source.
 
 use std::collections::BTreeMap;
 use std::path::Path;
 
 use lifeboat_cluster::ControlFile;
-use lifeboat_cluster::settings::{self, RECOVERY_SIGNAL};
+use lifeboat_cluster::settings::{self, RECOVERY_SIGNAL, STANDBY_SIGNAL};
 use lifeboat_environment::Environment;
 use lifeboat_telemetry::{Code, Failure, Outcome};
 use lifeboat_wal::acknowledge::Rule;
@@ -63,6 +64,29 @@ pub(crate) fn write(
     block.extend(raised(&configured, control));
     let after = settings::append_block(&cleaned, BLOCK, &block);
     changed.write(target, AUTO, &after)
+}
+
+/// Writes label, signal and settings of a standby. It archives nothing before it is promoted, and
+/// from then on what its source would have.
+pub(crate) fn write_standby(
+    target: &Target,
+    plan: &RestorePlan,
+    control: &ControlFile,
+    aside: &Aside,
+    changed: &mut Changed,
+) -> Outcome<()> {
+    changed.write(target, "backup_label", plan.description.backup_label.as_bytes())?;
+    changed.write(target, STANDBY_SIGNAL, b"")?;
+    let before = target.read(AUTO.as_bytes(), FILE_BYTES_MAX)?.unwrap_or_default();
+    let cleaned = settings::comment_out(&before, &leftovers());
+    let mut block = vec![
+        ("restore_command", restore_command(plan, &aside.plan)?),
+        ("recovery_end_command", end_command(aside)?),
+        ("recovery_target_timeline", "latest".to_owned()),
+        ("hot_standby", "on".to_owned()),
+    ];
+    block.extend(raised(&configured(target, changed), control));
+    changed.write(target, AUTO, &settings::append_block(&cleaned, BLOCK, &block))
 }
 
 fn recovery_settings(plan: &RestorePlan, restore_command: String) -> Vec<(&'static str, String)> {

@@ -67,7 +67,10 @@ pub fn restore(plan: &RestorePlan, context: RestoreContext<'_>) -> Outcome<Resto
     let control = recovery::control(target, plan)?;
     let aside = aside::write(plan, context, &control)?;
     let incarnation = mark(target, plan, environment, &control, &mut changed)?;
-    recovery::write(target, plan, &control, &aside, incarnation, &mut changed)?;
+    match plan.request.standby {
+        true => recovery::write_standby(target, plan, &control, &aside, &mut changed)?,
+        false => recovery::write(target, plan, &control, &aside, incarnation, &mut changed)?,
+    }
     link_tablespaces(target, plan)?;
     manifest::write(environment, target, table, &survey, description, control.release, &changed)?;
     sync_directories(target, &survey)?;
@@ -131,6 +134,16 @@ fn mark(
     control: &ControlFile,
     changed: &mut Changed,
 ) -> Outcome<u64> {
+    let source = plan.description.cluster.incarnation;
+    if plan.request.standby {
+        // It is not another cluster: what it writes after a promotion, its source would have.
+        if source != Incarnation::FIRST {
+            let marker = incarnation::Marker::new(&plan.database, control.system, source, true);
+            marker.write(target.path())?;
+            changed.remember(incarnation::MARKER, &marker.encode()?);
+        }
+        return Ok(source.0);
+    }
     let incarnation = recovery::new_incarnation(environment);
     let marker =
         incarnation::Marker::new(&plan.database, control.system, Incarnation(incarnation), false);

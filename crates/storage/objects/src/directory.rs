@@ -5,7 +5,7 @@
 
 use std::fs::{DirBuilder, File, Metadata, Permissions};
 use std::io;
-use std::os::unix::fs::{DirBuilderExt, MetadataExt, PermissionsExt};
+use std::os::unix::fs::{DirBuilderExt, MetadataExt, PermissionsExt, lchown};
 use std::path::{Path, PathBuf};
 use std::sync::OnceLock;
 
@@ -77,9 +77,11 @@ impl Directory {
         Ok(files)
     }
 
-    /// Takes away what the umask left to others. Rights are never added.
+    /// Takes away what the umask left to others. Rights are never added. What root wrote belongs to
+    /// the owner of the repository: PostgreSQL's account must be able to read what an agent stored.
     pub(crate) fn restrict(&self, key: &Key) -> Result<(), Fault> {
         let path = self.path(key);
+        give_to_owner_of(&self.root, &path).map_err(Fault::from_io)?;
         let set = |found: Metadata| {
             let mode = found.permissions().mode() & 0o7777;
             match mode & FILE_MODE {
@@ -199,8 +201,21 @@ fn make_directories(base: &Path, path: &Path) -> io::Result<()> {
             _ => {}
         }
         if let Some(parent) = place.parent() {
+            give_to_owner_of(parent, place)?;
             File::open(parent)?.sync_all()?;
         }
     }
     Ok(())
+}
+
+/// Only root can give anything away, and only root's own is given.
+fn give_to_owner_of(folder: &Path, path: &Path) -> io::Result<()> {
+    let owner = std::fs::metadata(folder)?;
+    if owner.uid() == 0 || !nix::unistd::Uid::effective().is_root() {
+        return Ok(());
+    }
+    match std::fs::symlink_metadata(path)? {
+        found if found.uid() == 0 => lchown(path, Some(owner.uid()), Some(owner.gid())),
+        _ => Ok(()),
+    }
 }

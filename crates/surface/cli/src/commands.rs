@@ -19,7 +19,9 @@ pub mod repo;
 pub mod restore;
 pub mod runs;
 pub mod schema;
+pub mod standby;
 pub mod status;
+pub mod unmanage;
 pub mod wal;
 
 use clap::Subcommand;
@@ -32,6 +34,7 @@ use guard::Guard;
 use key::Key;
 use repo::Repo;
 use runs::Runs;
+use standby::Standby;
 use wal::Wal;
 
 /// The commands.
@@ -63,6 +66,9 @@ pub enum Command {
     #[command(subcommand)]
     Runs(Runs),
     ExplainDecision(explain_decision::Args),
+    #[command(subcommand)]
+    Standby(Standby),
+    Unmanage(unmanage::Args),
     Schema(schema::Args),
     Completions(completions::Args),
 }
@@ -118,6 +124,10 @@ pub fn run(command: Command, context: &Context, output: Output) -> Outcome<u8> {
         Command::Runs(Runs::Skip(args)) => print(output, runs::change::skip(&args, context)),
         Command::Runs(Runs::Abort(args)) => print(output, runs::change::abort(&args, context)),
         Command::ExplainDecision(args) => print(output, explain_decision::run(&args, context)),
+        Command::Standby(Standby::Create(args)) => {
+            print(output, standby::create::run(&args, context))
+        }
+        Command::Unmanage(args) => print(output, unmanage::run(&args, context)),
         Command::Schema(_) => print(output, schema::run()),
         Command::Completions(args) => print(output, completions::run(&args)),
     }

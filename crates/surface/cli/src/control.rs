@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 use std::time::Duration;
 
 use lifeboat_environment::{SystemTimer, Timer};
+use lifeboat_failover::candidate::ABSENT_AFTER;
 use lifeboat_failover::{Mirror, Seen, Service, View, Voice};
 use lifeboat_model::spec::Engine;
 use lifeboat_model::{RegionName, ServiceName};
@@ -18,6 +19,9 @@ use tokio::runtime::{Builder, Runtime};
 
 use crate::context::Context;
 use crate::site::Site;
+
+/// What two reads are apart: twice as long as an agent or an observer is silent at the most.
+const APART: Duration = Duration::from_millis(2000);
 
 /// The control plane, from this process.
 pub struct Control {
@@ -91,10 +95,10 @@ impl Control {
         Ok(Sight { mirror })
     }
 
-    /// The store a moment later: what did not change since is as old as the time between.
-    pub fn read_twice(&self, apart: Duration) -> Outcome<Sight> {
+    /// The store, and once more a moment later: whoever has not reported in between is silent.
+    pub fn read_twice(&self) -> Outcome<Sight> {
         let mut sight = self.read()?;
-        self.runtime.block_on(async { SystemTimer.sleep(apart).await });
+        self.runtime.block_on(async { SystemTimer.sleep(APART).await });
         self.read_again(&mut sight)?;
         Ok(sight)
     }
@@ -126,6 +130,12 @@ pub struct Sight {
 }
 
 impl Sight {
+    /// The time by which statuses are judged: what was not renewed between two reads is as silent
+    /// as it would be for a controller that has watched for long.
+    pub fn now() -> Duration {
+        SystemTimer.elapsed() + ABSENT_AFTER.saturating_sub(APART)
+    }
+
     /// A service.
     pub fn view(&self, control: &Control, service: &Service) -> Outcome<View> {
         Ok(View::of(service, &control.keys, &self.mirror)?)
@@ -138,7 +148,7 @@ impl Sight {
         service: &ServiceName,
     ) -> Outcome<BTreeMap<RegionName, Voice>> {
         let prefix = control.keys.observers();
-        let now = SystemTimer.elapsed();
+        let now = Self::now();
         let mut voices = BTreeMap::new();
         let keys: Vec<String> =
             self.mirror.below(&prefix).map(|(_, entry, _)| entry.key.clone()).collect();

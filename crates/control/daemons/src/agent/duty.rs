@@ -82,7 +82,7 @@ impl Agent<'_> {
         let progress = match self.carry_out(&order).await {
             Ok(Step::Done(evidence)) => Progress::Done { evidence },
             Ok(Step::Working(doing)) => Progress::Working { doing },
-            Err(failure) => Progress::Failed { why: failure.full_message() },
+            Err(failure) => Progress::Failed { why: told(&failure) },
         };
         self.set_progress(progress);
     }
@@ -255,4 +255,14 @@ impl Agent<'_> {
         self.ports.instance.stop().await?;
         Ok(Step::Working("stops".to_owned()))
     }
+}
+
+/// A failure in one line, with what it lists.
+fn told(failure: &lifeboat_telemetry::Failure) -> String {
+    let mut text = failure.full_message();
+    for line in failure.detail_lines() {
+        text.push_str("; ");
+        text.push_str(line);
+    }
+    text
 }

@@ -83,7 +83,7 @@ impl Controller<'_> {
         let one = |(name, sight): (&ServiceName, &Sight)| {
             let views = self.views.borrow();
             let epoch = views.get(name)?.record.as_ref()?.value.epoch;
-            // A new epoch begins with a new look: what failed before says nothing of it.
+            // What failed before the epoch served says nothing of it.
             let moved = self.moved.borrow().get(name).map_or(Duration::ZERO, |(_, at)| *at);
             let since = sight.since.max(moved);
             let observation = Observation {

@@ -139,7 +139,10 @@ pub(crate) fn access<'a>(settings: &'a Settings, blocking: &'a Blocking) -> Outc
 }
 
 /// Where all repositories lie, with every reference resolved.
-fn repositories(settings: &Settings, access: &Access<'_>) -> Outcome<Vec<PlanRepository>> {
+pub(crate) fn repositories(
+    settings: &Settings,
+    access: &Access<'_>,
+) -> Outcome<Vec<PlanRepository>> {
     let environment = &settings.environment;
     let one = |name: &RegionName| {
         let repository = &settings.spec.region(name)?.repository;

@@ -31,6 +31,11 @@ pub(crate) fn is_unfinished(settings: &Settings) -> Outcome<bool> {
     Ok(place::aside(settings)?.join(MARK).exists())
 }
 
+/// Another directory took the place of the one that was rewound.
+pub(crate) fn forget(settings: &Settings) -> Outcome<()> {
+    place::remove(&place::aside(settings)?.join(MARK))
+}
+
 /// The source's pg_control must know its timeline: without a checkpoint since its promotion,
 /// pg_rewind would take it for its own ancestor (V3).
 pub(crate) async fn prepare_source(own: &Settings, upstream: &NodeName) -> Outcome<()> {

@@ -210,6 +210,7 @@ impl Fixture {
             action: TargetAction::Promote,
             delta: false,
             adopt: false,
+            standby: false,
             tablespaces: Vec::new(),
             owner: None,
             workers: 2,

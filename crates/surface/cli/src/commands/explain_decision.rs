@@ -2,7 +2,6 @@
 
 use std::time::Duration;
 
-use lifeboat_environment::{SystemTimer, Timer};
 use lifeboat_failover::{Evidence, Verdict, judge};
 use lifeboat_model::ServiceName;
 use lifeboat_telemetry::Outcome;
@@ -10,12 +9,10 @@ use schemars::JsonSchema;
 use serde::Serialize;
 
 use crate::context::Context;
-use crate::control::Control;
+use crate::control::{Control, Sight};
 use crate::output::{Report, strong};
 use crate::site::Site;
 
-/// What two reads must be apart, so that who is silent is seen to be.
-const APART: Duration = Duration::from_millis(1500);
 
 /// Say in plain words why a service would move now, or would not
 ///
@@ -64,7 +61,7 @@ pub fn run(args: &Args, context: &Context) -> Outcome<Explained> {
     let site = Site::open_anywhere(context)?;
     let control = Control::open(&site)?;
     let service = control.service(&args.service)?;
-    let sight = control.read_twice(APART)?;
+    let sight = control.read_twice()?;
     let view = sight.view(&control, service)?;
     let voices = sight.voices(&control, &service.name)?;
     let began = view.record.as_ref().map(|seen| seen.value.began);
@@ -75,7 +72,7 @@ pub fn run(args: &Args, context: &Context) -> Outcome<Explained> {
         view: &view,
         voices: &voices,
         since_move: since_move.unwrap_or_default(),
-        now: SystemTimer.elapsed(),
+        now: Sight::now(),
     });
     let (verdict, to) = match judgement.verdict {
         Verdict::Stay => ("stay", None),

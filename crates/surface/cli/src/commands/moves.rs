@@ -12,12 +12,10 @@ use serde::Serialize;
 
 use super::runs::{StepShown, run_of, steps};
 use crate::context::Context;
-use crate::control::{Control, person};
+use crate::control::{Control, Sight, person};
 use crate::output::{Report, strong, table};
 use crate::site::Site;
 
-/// What two reads must be apart, so that an agent that is gone is seen to be silent.
-const APART: Duration = Duration::from_millis(1500);
 
 /// Move a service to the other region without loss
 ///
@@ -216,7 +214,7 @@ fn begin(kind: Kind, args: &Common, context: &Context) -> Outcome<Moved> {
         Some(name) => vec![control.service(name)?],
         None => control.services.values().collect(),
     };
-    let sight = control.read_twice(APART)?;
+    let sight = control.read_twice()?;
     let mut moved =
         Moved { kind: kind.name(), dry_run: args.dry_run, moves: Vec::new(), failure: None };
     let mut begun = Vec::new();
@@ -229,7 +227,7 @@ fn begin(kind: Kind, args: &Common, context: &Context) -> Outcome<Moved> {
             reason: args.reason.clone(),
             failing_since: None,
         };
-        let (now, at) = (SystemTimer.elapsed(), context.environment.clock().now());
+        let (now, at) = (Sight::now(), context.environment.clock().now());
         let (plan, transaction) = start(service, &view, &control.keys, &wanted, now, at)?;
         if args.dry_run {
             moved.moves.push(Move::of(&Run::new(plan), "planned"));

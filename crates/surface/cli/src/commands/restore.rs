@@ -171,6 +171,7 @@ fn request(
         },
         delta: args.delta,
         adopt: args.adopt,
+        standby: false,
         tablespaces: args.tablespace.clone(),
         owner: args.owner.clone(),
         workers: args.workers,

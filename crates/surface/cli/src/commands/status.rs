@@ -15,8 +15,6 @@ use crate::control::{Control, Sight};
 use crate::output::{Mark, Report, strong, table};
 use crate::site::Site;
 
-/// What two reads must be apart, so that who is silent is seen to be.
-const APART: Duration = Duration::from_millis(1500);
 const WATCH_EVERY: Duration = Duration::from_secs(1);
 
 /// Show each service: who writes, its epoch, lag, RPO now, and who could take over
@@ -141,7 +139,7 @@ impl ServiceStatus {
 pub fn run(args: &Args, context: &Context) -> Outcome<Status> {
     let site = Site::open_anywhere(context)?;
     let control = Control::open(&site)?;
-    let mut sight = control.read_twice(APART)?;
+    let mut sight = control.read_twice()?;
     let mut status = Status::of(&control, &sight)?;
     while args.watch && !context.cancel.is_requested() {
         // Home, then clear: a terminal shows one page.
@@ -157,7 +155,7 @@ impl Status {
     fn of(control: &Control, sight: &Sight) -> Outcome<Self> {
         let one = |service: &Service| {
             let view = sight.view(control, service)?;
-            Ok(ServiceStatus::of(service, &view, SystemTimer.elapsed()))
+            Ok(ServiceStatus::of(service, &view, Sight::now()))
         };
         Ok(Self { services: control.services.values().map(one).collect::<Outcome<_>>()? })
     }

@@ -13,7 +13,8 @@ use serde_json::{Value, json};
 use crate::arguments::Arguments;
 use crate::commands::{
     adopt, agent, apply, backup, backups, check, completions, controller, explain,
-    explain_decision, guard, init, key, moves, repo, restore, runs, schema, status, wal,
+    explain_decision, guard, init, key, moves, repo, restore, runs, schema, standby, status,
+    unmanage, wal,
 };
 use crate::output::Report;
 
@@ -58,6 +59,8 @@ fn documents() -> BTreeMap<String, Value> {
         document::<runs::show::Shown>(),
         document::<schema::SpecSchema>(),
         document::<status::Status>(),
+        document::<standby::create::StandbyCreated>(),
+        document::<unmanage::Unmanaged>(),
         document::<wal::acknowledge::Acknowledged>(),
         document::<wal::fetch::Fetched>(),
         document::<wal::locate::Located>(),
