@@ -150,7 +150,6 @@ codes! {
     // 70xx: moving a service.
     QuorumUnavailable = "LB7001", Failed, "the quorum store does not answer";
     QuorumDenied = "LB7002", Failed, "the quorum store refuses this process";
-    EpochTaken = "LB7005", Refused, "the epoch was given to another holder";
     QuorumRegressed = "LB7003", Refused, "the quorum store went back in time";
     QuorumUnusable = "LB7004", Usage, "the quorum store cannot be asked as the spec says";
     EpochTaken = "LB7005", Refused, "the epoch was given to another holder";

@@ -13,7 +13,6 @@ use crate::control::{Control, Sight};
 use crate::output::{Report, strong};
 use crate::site::Site;
 
-
 /// Say in plain words why a service would move now, or would not
 ///
 /// Asks the same judge as the controllers, with today's inputs. Changes nothing.

@@ -16,7 +16,6 @@ use crate::control::{Control, Sight, person};
 use crate::output::{Report, strong, table};
 use crate::site::Site;
 
-
 /// Move a service to the other region without loss
 ///
 /// The primary is stopped cleanly, the standby replays to the exact end of its WAL, is promoted,
