@@ -7,7 +7,7 @@ use crate::finding::{Findings, Path, Severity};
 use crate::tree::{Node, Value};
 
 /// What this version acts on, with all that lies below unless [`NOT_YET`] names it.
-pub(crate) const ACTS_ON: [&str; 14] = [
+pub(crate) const ACTS_ON: [&str; 19] = [
     "lifeboat",
     "state",
     "regions.*.repository",
@@ -22,12 +22,15 @@ pub(crate) const ACTS_ON: [&str; 14] = [
     "services.*.databases.*.nodes.*",
     "services.*.databases.*.backup",
     "services.*.databases.*.wal",
+    "services.*.databases.*.endpoint",
+    "services.*.traffic.[]",
+    "services.*.failover",
+    "witness",
+    "quorum",
 ];
 
 /// What it does not act on. `KEY=VALUE` means only that value.
 const NOT_YET: [(&str, &str); 29] = [
-    ("witness", "no controller and no observer runs there"),
-    ("quorum", "no lease and no epoch is kept: only people move services"),
     ("people.*", "nobody's role or approval is checked"),
     ("alerts.channels.[]", "nobody is told: watch exit codes and `lifeboat status`"),
     ("alerts.rules", "nothing is measured against these limits"),
@@ -40,14 +43,16 @@ const NOT_YET: [(&str, &str); 29] = [
     ("services.*.buckets.*", "the bucket is neither copied nor kept nor restored"),
     ("services.*.tables.*", "the table is neither copied nor kept nor restored"),
     ("services.*.workloads.*", "the workload is neither started nor scaled nor watched"),
-    ("services.*.traffic.[]", "the record is not changed when the service moves"),
-    ("services.*.failover", "the service does not move by itself"),
+    ("services.*.traffic.[].driver=route53", "the record is not changed when the service moves"),
+    ("services.*.traffic.[].driver=cloudflare", "the record is not changed when the service moves"),
+    ("services.*.traffic.[].token", "nothing is told to Cloudflare"),
+    ("services.*.failover.approvals", "nobody is asked before it moves"),
+    ("services.*.failover.approve", "nobody is asked before a step"),
     ("services.*.drills.[]", "this is not rehearsed"),
     ("services.*.databases.*.engine=patroni", "a Patroni cluster is not backed up"),
     ("services.*.databases.*.engine=rds", "an RDS database is not backed up"),
     ("services.*.databases.*.engine=redshift", "a Redshift database is not backed up"),
     ("services.*.databases.*.locations", "nothing is done with what the cloud runs there"),
-    ("services.*.databases.*.endpoint", "the database is not observed there"),
     ("services.*.databases.*.snapshots", "no snapshot is taken or copied"),
     ("services.*.databases.*.nodes.*.patroni", "Patroni is not asked"),
     ("services.*.databases.*.backup.schedule", "no backup starts by itself: use cron or a timer"),
