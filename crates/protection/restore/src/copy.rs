@@ -5,12 +5,12 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Mutex, PoisonError};
 use std::thread;
 
-use crossbeam_channel::{Receiver, bounded};
 use lifeboat_environment::Environment;
 use lifeboat_telemetry::{Cancel, Code, Failure, Outcome, Reporter};
 
 use crate::batch::Batch;
 use crate::flush;
+use crate::lanes::{Intake, lanes};
 use crate::pages::Worker;
 use crate::queue;
 use crate::source::Source;
@@ -84,30 +84,27 @@ impl<'a> Copying<'a> {
         survey: &Survey,
         workers: usize,
     ) -> Outcome<Copied> {
-        // A batch waiting is enough to keep a worker busy; each holds the runs of 16 MiB.
-        let (batches, waiting_batches) = bounded(2);
         let (dirty, waiting_files) = flush::queue();
         let workers = match workers {
             0 => thread::available_parallelism().map_or(1, usize::from),
             workers => workers,
         };
+        let (feed, intakes) = lanes(workers);
         thread::scope(|scope| {
             for _ in 0..flush::THREADS {
                 scope.spawn(|| self.keep(flush::work(&waiting_files, || self.stop())));
             }
-            for _ in 0..workers {
-                let (dirty, waiting) = (dirty.clone(), waiting_batches.clone());
+            for intake in intakes {
+                let dirty = dirty.clone();
                 scope.spawn(move || {
                     let outcome = Worker::new(self, dirty).and_then(|mut worker| {
-                        self.each_batch(&waiting, |batch| worker.restore(batch))
+                        self.each_batch(intake, |batch| worker.restore(batch))
                     });
                     self.keep(outcome);
                 });
             }
-            // Only workers may hold it: when all of them ended, nobody must wait for room.
-            drop(waiting_batches);
-            self.keep(queue::fill(self, table, survey, &batches, &dirty));
-            drop((batches, dirty));
+            self.keep(queue::fill(self, table, survey, feed, &dirty));
+            drop(dirty);
         });
         let failure = self.failure.lock().unwrap_or_else(PoisonError::into_inner).take();
         match failure {
@@ -118,10 +115,10 @@ impl<'a> Copying<'a> {
 
     fn each_batch(
         &self,
-        waiting: &Receiver<Batch>,
+        mut intake: Intake,
         mut restore: impl FnMut(&Batch) -> Outcome<()>,
     ) -> Outcome<()> {
-        for batch in waiting {
+        while let Some(batch) = intake.next() {
             if self.failed.load(Ordering::Relaxed) {
                 return Ok(());
             }

@@ -12,9 +12,11 @@ use lifeboat_telemetry::{Code, Failure, Outcome};
 use nix::fcntl::OFlag;
 use nix::sys::stat::SFlag;
 
-use crate::batch::{Batch, RestoredFile, Shape, cut, wrong_content};
+use crate::batch::{Batch, Piece, RestoredFile, Shape, cut, wrong_content};
 use crate::copy::Copying;
 use crate::flush::Dirty;
+use crate::lanes::Feed;
+use crate::long::LongFile;
 use crate::source::Source;
 use crate::survey::Survey;
 use crate::table::{FileTable, destination};
@@ -22,26 +24,33 @@ use crate::table::{FileTable, destination};
 /// Decoded maps that are kept: neighbouring files mostly share one, and after incrementals a few.
 const OPEN_MAPS: usize = 4;
 
-/// Reads the table and fills the queue of batches.
+/// Reads the table and feeds the workers.
 pub(crate) fn fill(
     copying: &Copying<'_>,
     table: FileTable<'_>,
     survey: &Survey,
-    batches: &Sender<Batch>,
+    feed: Feed,
     dirty: &Sender<Dirty>,
 ) -> Outcome<()> {
     let maps = Maps { source: copying.source, open: Vec::new() };
-    let mut queue = Queue { copying, survey, batches, dirty, batch: Batch::default(), maps };
+    let batch = Batch::default();
+    let mut queue = Queue { copying, survey, feed, dirty, batch, long: Vec::new(), maps };
     table.each(|entry| queue.add(entry))?;
-    queue.send()
+    queue.send()?;
+    while !queue.long.is_empty() {
+        queue.feed_long()?;
+    }
+    Ok(())
 }
 
 struct Queue<'a> {
     copying: &'a Copying<'a>,
     survey: &'a Survey,
-    batches: &'a Sender<Batch>,
+    feed: Feed,
     dirty: &'a Sender<Dirty>,
     batch: Batch,
+    /// Files of many batches that are under way, at most one a lane.
+    long: Vec<LongFile>,
     maps: Maps<'a>,
 }
 
@@ -60,17 +69,52 @@ impl Queue<'_> {
             Content::Inline(bytes) => self.write(&entry, &path, bytes),
             Content::Runs(runs) => {
                 let file = self.file(&entry, path)?;
-                self.leaf(&file, 0, runs)
-            }
-            Content::Leaves(leaves) => {
-                let file = self.file(&entry, path)?;
-                for (number, leaf) in (0..).zip(leaves) {
-                    let runs = self.maps.leaf(leaf)?;
-                    self.leaf(&file, number * u64::from(LEAF_PAGES), &runs)?;
+                for piece in pieces(&file, 0, runs)? {
+                    self.batch.add(piece);
+                    if self.batch.is_full() {
+                        self.send()?;
+                    }
                 }
                 Ok(())
             }
+            Content::Leaves(leaves) => {
+                let file = self.file(&entry, path)?;
+                self.begin_long(file, leaves.clone())
+            }
         }
+    }
+
+    /// Gives a file of many batches a lane, as soon as one is free.
+    fn begin_long(&mut self, file: Arc<RestoredFile>, leaves: Vec<LeafRef>) -> Outcome<()> {
+        loop {
+            let taken = |lane: &usize| self.long.iter().any(|long| long.lane == *lane);
+            if let Some(lane) = (0..self.feed.lanes()).find(|lane| !taken(lane)) {
+                self.long.push(LongFile::new(file, lane, leaves));
+                return Ok(());
+            }
+            self.feed_long()?;
+        }
+    }
+
+    /// Puts the next batch of a long file into whichever lane has room first.
+    fn feed_long(&mut self) -> Outcome<()> {
+        self.copying.check()?;
+        for long in &mut self.long {
+            if let Some((number, leaf)) = long.wanted() {
+                let runs = self.maps.leaf(&leaf)?;
+                long.add(pieces(&long.file, number * u64::from(LEAF_PAGES), &runs)?);
+            }
+        }
+        if !self.long.is_empty() {
+            let index = self.feed.room(self.long.iter().map(|long| long.lane));
+            let long = &mut self.long[index];
+            let batch = long.batch();
+            if !batch.pieces.is_empty() {
+                self.feed.send_in(long.lane, batch);
+            }
+        }
+        self.long.retain(|long| !long.is_done());
+        Ok(())
     }
 
     /// A file whose bytes are at hand.
@@ -119,32 +163,26 @@ impl Queue<'_> {
         Ok(u64::try_from(found.st_size).unwrap_or(0))
     }
 
-    fn leaf(&mut self, file: &Arc<RestoredFile>, first_page: u64, runs: &[Run]) -> Outcome<()> {
-        let covered: u64 = runs.iter().map(|run| u64::from(run.pages)).sum();
-        let expected = (file.shape().pages() - first_page).min(u64::from(LEAF_PAGES));
-        if covered != expected {
-            let path = String::from_utf8_lossy(&file.path);
-            let message = format!("the map of {path} covers {covered} pages instead of {expected}");
-            return Err(Failure::new(Code::ObjectDamaged, message));
-        }
-        for piece in cut(file, first_page, runs) {
-            self.batch.add(piece);
-            if self.batch.is_full() {
-                self.send()?;
-            }
-        }
-        Ok(())
-    }
-
     fn send(&mut self) -> Outcome<()> {
         self.copying.check()?;
         let batch = std::mem::take(&mut self.batch);
         if !batch.pieces.is_empty() {
-            // A closed queue means that every worker failed, and says why.
-            let _ = self.batches.send(batch);
+            self.feed.send(batch);
         }
         Ok(())
     }
+}
+
+/// Cuts a leaf, which must cover exactly what its file has left or a whole leaf of it.
+fn pieces(file: &Arc<RestoredFile>, first_page: u64, runs: &[Run]) -> Outcome<Vec<Piece>> {
+    let covered: u64 = runs.iter().map(|run| u64::from(run.pages)).sum();
+    let expected = file.shape().pages().saturating_sub(first_page).min(u64::from(LEAF_PAGES));
+    if covered != expected {
+        let path = String::from_utf8_lossy(&file.path);
+        let message = format!("the map of {path} covers {covered} pages instead of {expected}");
+        return Err(Failure::new(Code::ObjectDamaged, message));
+    }
+    Ok(cut(file, first_page, runs))
 }
 
 /// The maps that were read last.
