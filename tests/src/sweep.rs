@@ -27,23 +27,46 @@ pub enum Extent {
         rounds: usize,
         /// What chance starts from.
         seed: u64,
+        /// The part of the cases that is done.
+        share: Share,
     },
 }
 
+/// One of so many equal parts, which run beside each other.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Share {
+    /// Counted from 1.
+    pub number: usize,
+    /// How many there are.
+    pub of: usize,
+}
+
+impl Share {
+    fn take<T>(self, all: Vec<T>) -> Vec<T> {
+        let of = self.of.max(1);
+        let skipped = self.number.saturating_sub(1);
+        all.into_iter().skip(skipped).step_by(of).collect()
+    }
+}
+
 impl Extent {
-    /// All of it, with the rounds and the seed that `cargo xtask torture` sets.
-    pub fn full() -> Self {
+    /// A share of all of it, with the rounds and the seed that `cargo xtask torture` sets.
+    pub fn full(number: usize, of: usize) -> Self {
+        let share = Share { number, of };
         let environment = Environment::system();
-        let number = |name: &str, usual: u64| {
+        let variable = |name: &str, usual: u64| {
             environment.variable(name).and_then(|text| text.parse().ok()).unwrap_or(usual)
         };
-        let rounds = number("LIFEBOAT_TORTURE_ROUNDS", 1);
-        Self::Full { rounds: rounds as usize, seed: number("LIFEBOAT_TORTURE_SEED", 1) }
+        let rounds = variable("LIFEBOAT_TORTURE_ROUNDS", 1);
+        Self::Full { rounds: rounds as usize, seed: variable("LIFEBOAT_TORTURE_SEED", 1), share }
     }
 
-    /// All of them, or a sample.
+    /// A share of them, or a sample.
     pub fn choose<T>(self, mut all: Vec<T>) -> Vec<T> {
-        let Self::Sample(count) = self else { return all };
+        let count = match self {
+            Self::Sample(count) => count,
+            Self::Full { share, .. } => return share.take(all),
+        };
         let random = SeededRandom::new(SEED_OF_SAMPLES);
         let mut chosen = Vec::new();
         while chosen.len() < count && !all.is_empty() {

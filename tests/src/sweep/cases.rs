@@ -1,5 +1,6 @@
 //! What may go wrong in a run, from the calls that it makes.
 
+use std::collections::BTreeMap;
 use std::fmt;
 use std::ops::RangeInclusive;
 
@@ -77,40 +78,54 @@ impl fmt::Display for Case {
 /// Every case for a run with these calls, or some of them.
 pub(super) fn of(calls: &[Vec<Call>; 2], extent: Extent) -> Vec<Case> {
     match extent {
-        Extent::Full { rounds, seed } => {
+        Extent::Full { rounds, seed, .. } => {
             let random = SeededRandom::new(seed);
-            let mut cases = every(calls);
+            let mut cases = every(calls, seed as usize);
             for _ in 0..rounds {
                 by_chance(calls, &random, &mut cases);
             }
-            cases
+            extent.choose(cases)
         }
         Extent::Sample(count) => {
             // Half of the sample is regions that go away: there are far fewer of them.
             let (lasting, passing): (Vec<_>, Vec<_>) =
-                every(calls).into_iter().partition(|case| case.severity == Severity::Lasting);
+                every(calls, 0).into_iter().partition(|case| case.severity == Severity::Lasting);
             let half = Extent::Sample(count / 2);
             [half.choose(passing), half.choose(lasting)].concat()
         }
     }
 }
 
-/// Each call to the first region fails once, in each way, and each one to the second in two ways;
-/// each region goes away at each call, and both do.
-fn every(calls: &[Vec<Call>; 2]) -> Vec<Case> {
+/// Each call fails, and each region goes away at each call, and both do. Each kind of call to the
+/// first region fails in every way: where there are many of a kind the ways take turns, and `turn`
+/// says who begins; where there are few, each call fails in all of them. Calls to the second region
+/// fail in two ways.
+fn every(calls: &[Vec<Call>; 2], turn: usize) -> Vec<Case> {
     let mut cases = Vec::new();
     for (region, calls) in calls.iter().enumerate() {
+        let total = count(calls);
+        let mut seen: BTreeMap<Class, usize> = BTreeMap::new();
         for (number, call) in calls.iter().enumerate() {
-            let (passing, pretending) = faults(call.kind);
-            let ways = if region == 0 { usize::MAX } else { 1 };
+            let class = Class::of(call);
+            let many = total.get(&class).copied().unwrap_or_default();
+            let seen = seen.entry(class).or_default();
             let once = |severity, fault| {
                 Case::new(severity, vec![Hit { region, calls: number..=number, fault }])
             };
-            for (severity, faults) in [(Severity::Passing, passing), (Severity::False, pretending)]
+            let (passing, pretending) = faults(call.kind);
+            for (severity, faults, most) in
+                [(Severity::Passing, passing, 2), (Severity::False, pretending, 1)]
             {
-                let turned = faults.iter().cycle().skip(number).take(faults.len().min(ways));
+                let ways = match region {
+                    0 => faults.len().div_ceil(many.max(1)).max(most),
+                    _ => 1,
+                };
+                let first = turn.wrapping_add(*seen * ways);
+                let turned = (0..ways.min(faults.len()))
+                    .filter_map(|way| faults.get(first.wrapping_add(way) % faults.len()));
                 cases.extend(turned.map(|fault| once(severity, *fault)));
             }
+            *seen += 1;
             let calls = number..=usize::MAX;
             let gone = Hit { region, calls: calls.clone(), fault: Fault::Deny };
             let other = Hit { region: 1 - region, calls, fault: Fault::Deny };
@@ -121,6 +136,29 @@ fn every(calls: &[Vec<Call>; 2]) -> Vec<Case> {
         }
     }
     cases
+}
+
+/// What a call does to what sort of object.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
+struct Class(String);
+
+impl Class {
+    fn of(call: &Call) -> Self {
+        // Identities and numbers tell objects of one sort apart.
+        let words = call
+            .path
+            .split('/')
+            .filter(|part| !part.is_empty() && !part.bytes().any(|byte| byte.is_ascii_digit()));
+        Self(format!("{:?} {}", call.kind, words.collect::<Vec<_>>().join("/")))
+    }
+}
+
+fn count(calls: &[Call]) -> BTreeMap<Class, usize> {
+    let mut total = BTreeMap::new();
+    for call in calls {
+        *total.entry(Class::of(call)).or_default() += 1;
+    }
+    total
 }
 
 /// What another attempt cures, and what pretends.
@@ -158,4 +196,52 @@ fn by_chance(calls: &[Vec<Call>; 2], random: &SeededRandom, cases: &mut Vec<Case
 
 fn below(random: &SeededRandom, limit: usize) -> usize {
     (random.next_u64() % limit.max(1) as u64) as usize
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeSet;
+
+    use super::super::Share;
+    use super::*;
+
+    fn call(kind: Kind, path: &str) -> Call {
+        Call { kind, path: path.to_owned(), fault: None }
+    }
+
+    fn recorded() -> [Vec<Call>; 2] {
+        let packs = (0..7).map(|number| call(Kind::Put, &format!("/store/packs/0a{number}")));
+        let one = [call(Kind::Get, "/store/format"), call(Kind::Head, "/store/vault")];
+        let all: Vec<Call> = one.into_iter().chain(packs).collect();
+        [all.clone(), all]
+    }
+
+    #[test]
+    fn every_position_is_hit_and_every_kind_of_call_in_every_way() {
+        let calls = recorded();
+        for turn in [0, 1, 5, usize::MAX] {
+            let cases = every(&calls, turn);
+            let (mut positions, mut ways) = (BTreeSet::new(), BTreeSet::new());
+            for Case { severity, hits, .. } in &cases {
+                let Hit { region, calls: span, fault } = &hits[0];
+                let class = Class::of(&calls[*region][*span.start()]);
+                positions.insert((*region, *span.start(), format!("{severity:?}")));
+                if *region == 0 && *severity != Severity::Lasting {
+                    ways.insert((class, format!("{fault:?}")));
+                }
+            }
+            assert_eq!(positions.len(), 2 * 9 * 3, "turn {turn}");
+            // Two sorts that are read: six and three ways; one that is written: five and three.
+            assert_eq!(ways.len(), 9 + 9 + 8, "turn {turn}");
+        }
+    }
+
+    #[test]
+    fn shares_together_are_everything() {
+        let all: Vec<usize> = (0..23).collect();
+        let mut together: Vec<usize> =
+            (1..=4).flat_map(|number| Share { number, of: 4 }.take(all.clone())).collect();
+        together.sort_unstable();
+        assert_eq!(together, all);
+    }
 }

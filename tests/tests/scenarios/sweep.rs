@@ -16,32 +16,38 @@ use lifeboat_testkit::postgres::{Cut, Link};
 use lifeboat_testkit::process::Finished;
 use lifeboat_testkit::store::Objects;
 
-/// Both tests of a sweep.
+/// The sample of a sweep, and the shares of all of it: those of long sweeps run beside each other.
 macro_rules! sweeps {
-    ($($sample:ident, $full:ident, $sweep:ident, $cases:expr;)*) => {
+    ($($sweep:ident: $sample:ident, $cases:expr; $($full:ident $number:literal of $of:literal),*;)*) => {
         $(
             #[test]
             fn $sample() -> Result<()> {
                 $sweep(Extent::Sample($cases))
             }
 
-            #[test]
-            #[ignore = "takes long: cargo xtask torture faults"]
-            fn $full() -> Result<()> {
-                $sweep(Extent::full())
-            }
+            $(
+                #[test]
+                #[ignore = "takes long: cargo xtask torture faults"]
+                fn $full() -> Result<()> {
+                    $sweep(Extent::full($number, $of))
+                }
+            )*
         )*
     };
 }
 
 sweeps! {
-    pg15_repositories_under_faults, full_repositories, repositories, 8;
-    pg15_keys_under_faults, full_keys, keys, 6;
-    pg15_wal_under_faults, full_wal, wal, 8;
-    pg15_backups_under_faults, full_backups, backups, 8;
-    pg15_restores_and_checks_under_faults, full_restores_and_checks, restores_and_checks, 6;
-    pg15_adoptions_under_faults, full_adoptions, adoptions, 6;
-    pg15_a_lost_server_under_commands, full_lost_server, lost_server, 6;
+    repositories: pg15_repositories_under_faults, 8; full_repositories 1 of 1;
+    keys: pg15_keys_under_faults, 6; full_keys 1 of 1;
+    wal: pg15_wal_under_faults, 8; full_wal 1 of 1;
+    backups: pg15_backups_under_faults, 8;
+        full_backups_1 1 of 4, full_backups_2 2 of 4, full_backups_3 3 of 4, full_backups_4 4 of 4;
+    restores: pg15_restores_under_faults, 6;
+        full_restores_1 1 of 4, full_restores_2 2 of 4, full_restores_3 3 of 4,
+        full_restores_4 4 of 4;
+    checks: pg15_checks_under_faults, 6; full_checks_1 1 of 2, full_checks_2 2 of 2;
+    adoptions: pg15_adoptions_under_faults, 6; full_adoptions 1 of 1;
+    lost_server: pg15_a_lost_server_under_commands, 6; full_lost_server 1 of 1;
 }
 
 fn nothing_stays(_: &str) -> bool {
@@ -218,7 +224,7 @@ fn backups(extent: Extent) -> Result<()> {
     clouds.is_well()
 }
 
-fn restores_and_checks(extent: Extent) -> Result<()> {
+fn restores(extent: Extent) -> Result<()> {
     let (mut clouds, point) = backed_up()?;
     let to = clouds.made("copy")?;
     let shown = to.to_string_lossy().into_owned();
@@ -238,8 +244,11 @@ fn restores_and_checks(extent: Extent) -> Result<()> {
         Ok(())
     };
     sweep("restore", extent).run(&mut clouds, command, holds)?;
-    clouds.comes_back("swept", &point)?;
+    clouds.comes_back("swept", &point)
+}
 
+fn checks(extent: Extent) -> Result<()> {
+    let (mut clouds, _) = backed_up()?;
     let command = |clouds: &mut Clouds| clouds.world.run(&["repo", "check", "--read-data"]);
     sweep("repo check", extent).run(&mut clouds, command, |_, _| Ok(()))
 }

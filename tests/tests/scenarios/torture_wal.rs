@@ -26,8 +26,8 @@ fn pg15_no_told_commit_is_lost_in_random_kills() -> Result<()> {
 #[test]
 #[ignore = "takes long: cargo xtask torture wal"]
 fn full_no_told_commit_is_lost_in_random_kills() -> Result<()> {
-    match Extent::full() {
-        Extent::Full { rounds, seed } => torture(rounds, seed),
+    match Extent::full(1, 1) {
+        Extent::Full { rounds, seed, .. } => torture(rounds, seed),
         Extent::Sample(rounds) => torture(rounds, 1),
     }
 }
