@@ -17,7 +17,8 @@ use nix::unistd::{Pid, SysconfVar, sysconf};
 
 use super::lag::Lag;
 
-const DATABASE: &str = "bench/main";
+/// The database of the bench.
+pub const DATABASE: &str = "bench/main";
 /// What the receiver of `bench/main` in the west is called.
 const OURS: &str = "lifeboat_bench_main_west";
 const PEER: &str = "peer";
@@ -91,7 +92,7 @@ impl Ground {
         let spec = scratch.join("lifeboat.yaml");
         let here = scratch.path().display().to_string();
         scratch.file("passphrase", "a passphrase for the bench\n")?;
-        scratch::write(&spec, spec_text(&here, &cluster))?;
+        scratch::write(&spec, spec_text(&here, &cluster, cluster.port()))?;
         let ground = Self { lifeboat, cluster, spec, scratch };
         ground.lifeboat.ok(ground.words("east", &["repo", "create"]))?;
         Ok(ground)
@@ -193,7 +194,8 @@ impl Ground {
     }
 }
 
-fn spec_text(here: &str, cluster: &Cluster) -> String {
+/// A spec with a receiver in the west, which reaches the server at a port of this host.
+pub fn spec_text(here: &str, cluster: &Cluster, port: u16) -> String {
     format!(
         "lifeboat: 1
 state: {here}/state
@@ -219,13 +221,12 @@ services:
 ",
         data = cluster.data().display(),
         connection = cluster.connection(),
-        port = cluster.port(),
         programs = cluster.installation().bin().display(),
     )
 }
 
 /// User and system time of a process and those below it.
-fn cpu_seconds(pid: Pid) -> Result<f64> {
+pub fn cpu_seconds(pid: Pid) -> Result<f64> {
     let ticks = sysconf(SysconfVar::CLK_TCK)?.context("no clock ticks")? as f64;
     let mut seconds = 0.0;
     for pid in lifeboat_testkit::process::tree(pid) {
@@ -240,7 +241,8 @@ fn cpu_seconds(pid: Pid) -> Result<f64> {
     Ok(seconds)
 }
 
-fn peak_bytes(pid: Pid) -> Result<u64> {
+/// The largest resident set of a process.
+pub fn peak_bytes(pid: Pid) -> Result<u64> {
     let status = fs::read_to_string(format!("/proc/{pid}/status"))?;
     let line = status.lines().find_map(|line| line.strip_prefix("VmHWM:"));
     let kib = line.and_then(|line| line.split_whitespace().next()).context("no VmHWM")?;

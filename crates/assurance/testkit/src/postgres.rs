@@ -4,6 +4,7 @@ mod builder;
 mod cluster;
 mod installation;
 mod link;
+mod replay;
 
 pub use builder::Builder;
 pub use cluster::{Cluster, Stop};
@@ -12,6 +13,7 @@ pub use installation::{
     server_directory,
 };
 pub use link::{Cut, Link};
+pub use replay::{Recording, Replay};
 
 #[cfg(test)]
 mod tests;
