@@ -5,6 +5,7 @@
 pub mod acknowledged;
 pub mod clouds;
 pub mod fragments;
+pub mod lab;
 pub mod ledger;
 pub mod objects;
 pub mod restored;

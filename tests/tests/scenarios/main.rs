@@ -7,6 +7,7 @@ mod disk_full;
 mod fragments;
 mod identity;
 mod killed;
+mod lab_parts;
 mod locate;
 mod odd;
 mod pitr;

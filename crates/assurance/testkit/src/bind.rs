@@ -108,15 +108,21 @@ impl Server {
         let administrator = Key::new(ADMINISTRATOR);
         let name = &zone.name;
         let all = format!("        grant {ADMINISTRATOR}. zonesub ANY;\n");
-        let configuration = administrator.statement() + &zone.statements(&all);
+        // BIND asks the root servers of the world when it starts, unless it is one itself.
+        let root = "zone \".\" {\n    type primary;\n    file \"root.db\";\n};\n";
+        let configuration = administrator.statement() + root + &zone.statements(&all);
         let records = format!(
             "$TTL 60\n@ SOA ns.{name} hostmaster.{name} 1 60 60 600 1\n@ NS ns.{name}\n\
              ns A 127.0.0.1\n"
         );
         let scratch = Scratch::new()?;
         scratch.file("zone.db", records)?;
+        scratch.file(
+            "root.db",
+            "$TTL 60\n@ SOA ns. hostmaster. 1 60 60 600 1\n@ NS ns.\nns. A 127.0.0.1\n",
+        )?;
         scratch.file("administrator.key", administrator.statement())?;
-        Self::start(scratch, address, name, "recursion no;", &configuration)
+        Self::start(scratch, address, name, "recursion no; dnssec-validation no;", &configuration)
     }
 
     /// A caching resolver as clients use one: it asks these servers, and remembers for as long as

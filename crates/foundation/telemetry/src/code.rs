@@ -166,6 +166,14 @@ codes! {
     GuardUnmanaged = "LB7014", Refused, "the data directory is not managed";
     GuardLeft = "LB7015", Failed, "killed processes have not ended yet";
     GuardRunning = "LB7016", Refused, "another guard or server holds this data directory";
+    LabMissing = "LB7060", Failed, "there is no lab in that directory";
+    LabInTheWay = "LB7061", Refused, "the lab's directory is taken";
+    LabPart = "LB7062", Failed, "a part of the lab does not work";
+    LabNetwork = "LB7063", Failed, "the lab's network cannot be used";
+    LabFaultUnknown = "LB7064", Usage, "the lab does not know this fault or part";
+    LabFaultRefused = "LB7065", Refused, "this lab cannot inject that fault";
+    OracleViolated = "LB7066", Damage, "what clients were told does not hold";
+    OracleBlind = "LB7067", Failed, "the oracle could not check everything";
 
     InstanceOther = "LB7020", Refused, "the connection leads to another PostgreSQL instance";
     InstanceRole = "LB7021", Refused, "the data directory cannot take the role that is wanted";

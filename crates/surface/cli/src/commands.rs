@@ -14,6 +14,7 @@ pub mod guard;
 pub mod incarnations;
 pub mod init;
 pub mod key;
+pub mod lab;
 pub mod moves;
 pub mod repo;
 pub mod restore;
@@ -32,6 +33,7 @@ use crate::output::{Output, Report};
 use backups::Backups;
 use guard::Guard;
 use key::Key;
+use lab::Lab;
 use repo::Repo;
 use runs::Runs;
 use standby::Standby;
@@ -69,6 +71,8 @@ pub enum Command {
     #[command(subcommand)]
     Standby(Standby),
     Unmanage(unmanage::Args),
+    #[command(subcommand)]
+    Lab(Lab),
     Schema(schema::Args),
     Completions(completions::Args),
 }
@@ -128,8 +132,22 @@ pub fn run(command: Command, context: &Context, output: Output) -> Outcome<u8> {
             print(output, standby::create::run(&args, context))
         }
         Command::Unmanage(args) => print(output, unmanage::run(&args, context)),
+        Command::Lab(command) => lab(&command, context, output),
         Command::Schema(_) => print(output, schema::run()),
         Command::Completions(args) => print(output, completions::run(&args)),
+    }
+}
+
+fn lab(command: &Lab, context: &Context, output: Output) -> Outcome<u8> {
+    match command {
+        Lab::Up(args) => print(output, lab::up::run(args, context)),
+        Lab::Status(args) => print(output, lab::status::run(args, context)),
+        Lab::Break(args) => print(output, lab::break_fault::run(args, context)),
+        Lab::Heal(args) => print(output, lab::heal::run(args, context)),
+        Lab::Down(args) => print(output, lab::down::run(args, context)),
+        Lab::Enter(args) => Err(lab::enter::run(args, context)),
+        Lab::Ledger(args) => lab::part::ledger(args, context),
+        Lab::Relay(args) => lab::part::relay(args, context),
     }
 }
 
