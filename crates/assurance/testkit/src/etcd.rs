@@ -8,12 +8,14 @@ use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::Duration;
 
 use anyhow::{Context, Result, bail};
+use lifeboat_environment::Environment;
+use lifeboat_quorum::{Authority, EtcdAccess};
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 use serde_json::Value;
 
 use crate::process::{Account, PATIENCE, kill_tree, wait_until};
-use crate::scratch::Scratch;
+use crate::scratch::{Scratch, write};
 
 const CLIENT_PORT: u16 = 2379;
 const PEER_PORT: u16 = 2380;
@@ -25,6 +27,7 @@ const ASK: Duration = Duration::from_millis(500);
 pub struct Cluster {
     members: Vec<Member>,
     arguments: Vec<String>,
+    authority: Option<Authority>,
     scratch: Scratch,
 }
 
@@ -33,6 +36,8 @@ struct Member {
     address: String,
     child: Option<Child>,
     frozen: bool,
+    /// The authority's certificate, where it speaks TLS.
+    ca: Option<String>,
 }
 
 impl Cluster {
@@ -41,13 +46,24 @@ impl Cluster {
         Self::with(Duration::from_millis(50), Duration::from_millis(500))
     }
 
+    /// Three members that speak TLS alone, to clients and among each other.
+    pub fn secure() -> Result<Self> {
+        let authority = Authority::create(&Environment::system())?;
+        Self::make(Duration::from_millis(50), Duration::from_millis(500), Some(authority))
+    }
+
     /// Three members with these times; returns once they have a leader.
     pub fn with(heartbeat: Duration, election: Duration) -> Result<Self> {
+        Self::make(heartbeat, election, None)
+    }
+
+    fn make(heartbeat: Duration, election: Duration, authority: Option<Authority>) -> Result<Self> {
         let network = free_network()?;
         let addresses: Vec<String> = (1..=3).map(|host| format!("{network}.{host}")).collect();
         let all = addresses.iter().enumerate();
+        let scheme = if authority.is_some() { "https" } else { "http" };
         let all: Vec<String> =
-            all.map(|(index, at)| format!("m{index}=http://{at}:{PEER_PORT}")).collect();
+            all.map(|(index, at)| format!("m{index}={scheme}://{at}:{PEER_PORT}")).collect();
         let arguments = vec![
             format!("--initial-cluster={}", all.join(",")),
             format!("--initial-cluster-token={network}"),
@@ -56,13 +72,17 @@ impl Cluster {
             format!("--election-timeout={}", election.as_millis()),
             // A member that comes back must not depose the leader.
             "--pre-vote=true".to_owned(),
+            // Passwords here protect nothing, and are checked by two processors.
+            "--bcrypt-cost=4".to_owned(),
             "--logger=zap".to_owned(),
         ];
-        let member = |address| Member { address, child: None, frozen: false };
+        let ca = authority.as_ref().map(|authority| authority.tls_certificate.clone());
+        let member = |address| Member { address, child: None, frozen: false, ca: ca.clone() };
         let members = addresses.into_iter().map(member).collect();
-        let mut cluster = Self { members, arguments, scratch: Scratch::new()? };
+        let mut cluster = Self { members, arguments, authority, scratch: Scratch::new()? };
         for index in 0..cluster.members.len() {
             cluster.scratch.folder(&format!("m{index}"))?;
+            cluster.certify(index)?;
             cluster.launch(index)?;
         }
         cluster.wait_for_leader()?;
@@ -72,6 +92,18 @@ impl Cluster {
     /// The URLs for clients, one a member.
     pub fn endpoints(&self) -> Vec<String> {
         self.members.iter().map(Member::endpoint).collect()
+    }
+
+    /// The way in, as nobody.
+    pub fn access(&self) -> EtcdAccess {
+        let ca = self.authority.as_ref();
+        let ca = ca.map(|authority| authority.tls_certificate.clone().into_bytes());
+        EtcdAccess { endpoints: self.endpoints(), ca, ..EtcdAccess::default() }
+    }
+
+    /// Who certified the members of a cluster that speaks TLS.
+    pub fn authority(&self) -> Result<&Authority> {
+        self.authority.as_ref().context("this cluster speaks no TLS")
     }
 
     /// How many members there are.
@@ -185,12 +217,27 @@ impl Cluster {
         Ok(())
     }
 
+    /// Makes a member's certificate, for its address.
+    fn certify(&self, index: usize) -> Result<()> {
+        let (Some(authority), Some(member)) = (&self.authority, self.members.get(index)) else {
+            return Ok(());
+        };
+        // Members compare the name with where a connection comes from, which loopback decides.
+        let names = [member.address.clone(), "127.0.0.1".to_owned()];
+        let made = authority.server(&Environment::system(), &format!("m{index}"), &names)?;
+        let folder = self.scratch.join(&format!("m{index}"));
+        write(&folder.join("ca.pem"), &authority.tls_certificate)?;
+        write(&folder.join("cert.pem"), &made.certificate)?;
+        write(&folder.join("key.pem"), made.key.as_bytes())
+    }
+
     fn launch(&mut self, index: usize) -> Result<()> {
         let log = fs::File::options().create(true).append(true).open(self.log_path(index))?;
         let data = self.scratch.join(&format!("m{index}"));
         let arguments = self.arguments.clone();
         let member = self.member(index)?;
-        let (client, peer) = (member.endpoint(), format!("http://{}:{PEER_PORT}", member.address));
+        let client = member.endpoint();
+        let peer = format!("{}://{}:{PEER_PORT}", member.scheme(), member.address);
         let mut command = Command::new("etcd");
         command.env_clear().env("PATH", "/usr/sbin:/usr/bin:/sbin:/bin");
         command.arg(format!("--name=m{index}")).arg("--data-dir").arg(data.join("data"));
@@ -199,6 +246,15 @@ impl Cluster {
         command.arg(format!("--listen-peer-urls={peer}"));
         command.arg(format!("--initial-advertise-peer-urls={peer}"));
         command.args(arguments).current_dir("/");
+        if member.ca.is_some() {
+            for prefix in ["--", "--peer-"] {
+                command.arg(format!("{prefix}cert-file={}/cert.pem", data.display()));
+                command.arg(format!("{prefix}key-file={}/key.pem", data.display()));
+            }
+            // For clients too it would mean that they must have a certificate.
+            command.arg(format!("--peer-trusted-ca-file={}/ca.pem", data.display()));
+            command.arg("--peer-client-cert-auth=true");
+        }
         command.stdin(Stdio::null()).stdout(log.try_clone()?).stderr(log);
         Account::of_server()?.apply(&mut command);
         let child = command.spawn().context("cannot start etcd; run `cargo xtask install`")?;
@@ -258,7 +314,11 @@ impl Drop for Cluster {
 
 impl Member {
     fn endpoint(&self) -> String {
-        format!("http://{}:{CLIENT_PORT}", self.address)
+        format!("{}://{}:{CLIENT_PORT}", self.scheme(), self.address)
+    }
+
+    fn scheme(&self) -> &'static str {
+        if self.ca.is_some() { "https" } else { "http" }
     }
 
     fn answers(&self) -> bool {
@@ -268,7 +328,7 @@ impl Member {
     /// Its own id and the leader's; nothing if it does not answer or knows none.
     fn status(&self) -> Option<(u64, u64)> {
         let url = format!("{}/v3/maintenance/status", self.endpoint());
-        let answer = post(&url, "{}").ok()?;
+        let answer = post(&url, "{}", self.ca.as_deref()).ok()?;
         let number = |value: Option<&Value>| value?.as_str()?.parse::<u64>().ok();
         let own = number(answer.get("header")?.get("member_id"))?;
         Some((own, number(answer.get("leader"))?))
@@ -296,10 +356,13 @@ fn free_network() -> Result<String> {
 }
 
 /// One request, for tests are not asynchronous where they break a cluster.
-fn post(url: &str, body: &str) -> Result<Value> {
+fn post(url: &str, body: &str, ca: Option<&str>) -> Result<Value> {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
-    let client = reqwest::Client::builder().no_proxy().timeout(ASK).build()?;
-    let request = client.post(url).body(body.to_owned());
+    let mut client = reqwest::Client::builder().no_proxy().timeout(ASK);
+    if let Some(ca) = ca {
+        client = client.tls_certs_only([reqwest::Certificate::from_pem(ca.as_bytes())?]);
+    }
+    let request = client.build()?.post(url).body(body.to_owned());
     // Inside a test's own runtime no other may block; a thread has none.
     let sent = std::thread::spawn(move || {
         runtime.block_on(async { request.send().await?.error_for_status()?.text().await })

@@ -6,6 +6,7 @@
 //! is sent again only if it cannot have its effect twice ([`commit`]).
 
 mod access;
+mod admin;
 mod commit;
 mod member;
 mod race;
@@ -21,6 +22,7 @@ use lifeboat_telemetry::Outcome;
 use serde_json::Value;
 
 pub use access::{EtcdAccess, Login};
+pub use admin::EtcdAdmin;
 use member::Member;
 use race::{Care, Race};
 

@@ -7,12 +7,14 @@
 
 mod desired;
 mod etcd;
+mod identity;
 mod keys;
 mod keyspace;
 mod lease;
 mod local;
 mod memory;
 mod observation;
+mod open;
 mod record;
 mod status;
 mod store;
@@ -20,12 +22,17 @@ mod timing;
 mod token;
 
 pub use desired::{Desired, Goal, ReceiverGoal, Return};
-pub use etcd::{EtcdAccess, EtcdStore, Login};
+pub use etcd::{EtcdAccess, EtcdAdmin, EtcdStore, Login};
+pub use identity::{
+    Authority, Certificate, Identity, Invitation, Right, Rights, Role, Sealed, ServerCertificate,
+    SignedStore,
+};
 pub use keys::Keys;
 pub use lease::{Holder, Lease, Waiter};
 pub use local::LocalStore;
 pub use memory::MemoryStore;
 pub use observation::{Observation, Observations, Seen};
+pub use open::open;
 pub use record::{
     Beginning, Degraded, EpochRecord, EpochState, Fence, FenceProof, Nodes, Refused, RunId,
     Synchronous, Transition,

@@ -153,6 +153,8 @@ codes! {
     QuorumRegressed = "LB7003", Refused, "the quorum store went back in time";
     QuorumUnusable = "LB7004", Usage, "the quorum store cannot be asked as the spec says";
     EpochTaken = "LB7005", Refused, "the epoch was given to another holder";
+    IdentityUnusable = "LB7006", Usage, "a process cannot prove who it is";
+    EnrollmentRefused = "LB7007", Refused, "the token was not accepted";
     MoveRefused = "LB7040", Refused, "the service cannot be moved as things are";
     RunMissing = "LB7041", Failed, "there is no such run";
     RunStopped = "LB7042", Failed, "the run waits for a person";

@@ -125,6 +125,7 @@ async fn collect(mut response: Response) -> Result<Bytes, Trouble> {
 fn refusal(status: StatusCode, answer: &[u8]) -> Trouble {
     const INVALID_ARGUMENT: u32 = 3;
     const PERMISSION_DENIED: u32 = 7;
+    const FAILED_PRECONDITION: u32 = 9;
     const UNAUTHENTICATED: u32 = 16;
     let Ok(refusal) = serde_json::from_slice::<Refusal>(answer) else {
         return Trouble::Unknown(format!("HTTP status {}", status.as_u16()));
@@ -136,10 +137,10 @@ fn refusal(status: StatusCode, answer: &[u8]) -> Trouble {
         INVALID_ARGUMENT if says("user name is empty") || says("auth store is old") => {
             Trouble::Stranger(message)
         }
-        INVALID_ARGUMENT | PERMISSION_DENIED => Trouble::Refused(message),
         _ if says("too many requests") || says("authentication is not enabled") => {
             Trouble::Undone(message)
         }
+        INVALID_ARGUMENT | PERMISSION_DENIED | FAILED_PRECONDITION => Trouble::Refused(message),
         _ => Trouble::Unknown(message),
     }
 }

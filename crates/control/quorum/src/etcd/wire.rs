@@ -145,7 +145,7 @@ fn bytes(bytes: &[u8]) -> String {
 }
 
 /// The first key after all that begin with `prefix`; a zero byte means no end.
-fn end_of(prefix: &str) -> Vec<u8> {
+pub(super) fn end_of(prefix: &str) -> Vec<u8> {
     let mut end = prefix.as_bytes().to_vec();
     while let Some(last) = end.pop() {
         if let Some(next) = last.checked_add(1) {

@@ -1,0 +1,89 @@
+//! What each daemon may write into etcd, and nothing else.
+
+use lifeboat_model::{DatabaseId, NodeName, RegionName, Spec};
+
+use crate::Keys;
+
+/// The right to read or write one key, or all below a prefix.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Right {
+    /// The key, or the prefix.
+    pub key: String,
+    /// Whether it is a prefix.
+    pub below: bool,
+    /// Whether it is a right to write; else to read.
+    pub write: bool,
+}
+
+impl Right {
+    fn read(prefix: &str) -> Self {
+        Self { key: prefix.to_owned(), below: true, write: false }
+    }
+
+    fn write(key: String) -> Self {
+        Self { key, below: false, write: true }
+    }
+
+    fn write_below(key: String) -> Self {
+        Self { key, below: true, write: true }
+    }
+}
+
+/// The rights of one user.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Rights(pub Vec<Right>);
+
+impl Rights {
+    /// Of the agent of these nodes: what it tells of them, their leases, and its region's
+    /// receivers of their databases.
+    pub fn of_agent(keys: &Keys, region: &RegionName, nodes: &[(DatabaseId, NodeName)]) -> Self {
+        let mut rights = vec![Right::read(keys.all())];
+        for (id, node) in nodes {
+            let (service, database) = (&id.service, &id.database);
+            rights.push(Right::write(keys.status(service, database, node)));
+            rights.push(Right::write(keys.lease(service, database)));
+            rights.push(Right::write(keys.receiver_status(service, database, region)));
+        }
+        Self::sorted(rights)
+    }
+
+    /// Of the controller of a domain: epochs, orders and runs of every service, and what its own
+    /// observer sees. No lease and no status: those are agents'.
+    pub fn of_controller(keys: &Keys, spec: &Spec, domain: &RegionName) -> Self {
+        let mut rights = Self::of_operator(keys, spec).0;
+        rights.push(Right::write(keys.observer(domain)));
+        for service in spec.services.keys() {
+            rights.push(Right::write_below(format!("{}desired/", keys.service(service))));
+        }
+        for (id, _) in spec.databases() {
+            for region in spec.regions.keys() {
+                let key = keys.receiver_desired(&id.service, &id.database, region);
+                rights.push(Right::write(key));
+            }
+        }
+        Self::sorted(rights)
+    }
+
+    /// Of a person's commands: they begin and end runs.
+    pub fn of_operator(keys: &Keys, spec: &Spec) -> Self {
+        let mut rights = vec![Right::read(keys.all())];
+        for service in spec.services.keys() {
+            rights.push(Right::write(keys.epoch(service)));
+            rights.push(Right::write_below(keys.runs(service)));
+        }
+        Self::sorted(rights)
+    }
+
+    /// And this key too.
+    #[must_use]
+    pub fn and_write(mut self, key: String) -> Self {
+        self.0.push(Right::write(key));
+        Self::sorted(self.0)
+    }
+
+    fn sorted(mut rights: Vec<Right>) -> Self {
+        rights.sort();
+        rights.dedup();
+        Self(rights)
+    }
+}
