@@ -2,10 +2,13 @@
 //!
 //! Act one: back up under load into two regions, lose one of them together with the server, and
 //! come back in the other one to the exact state of a chosen moment. Act two: commits wait for the
-//! other region, and no acknowledged one is lost with the own region.
+//! other region, and no acknowledged one is lost with the own region. Act three: the service moves,
+//! by plan and by itself, and at no moment do two servers acknowledge.
 
+mod clients;
 mod figures;
 mod ledger;
+mod moved;
 mod proof;
 mod stage;
 mod story;
@@ -21,6 +24,7 @@ use lifeboat_environment::Environment;
 use lifeboat_testkit::postgres::{DEBIAN_MAJOR, Installation};
 
 use crate::install;
+use moved::Moved;
 use stage::Stage;
 use story::Story;
 use streamed::Streamed;
@@ -35,7 +39,7 @@ pub struct Options {
     #[arg(long)]
     keep: bool,
     /// Tell only this act.
-    #[arg(long, value_parser = clap::value_parser!(u8).range(1..=2))]
+    #[arg(long, value_parser = clap::value_parser!(u8).range(1..=3))]
     act: Option<u8>,
     /// How long pgbench writes: in act one half before the moment to come back to, half after it.
     #[arg(long, value_name = "N", default_value_t = 20)]
@@ -55,15 +59,27 @@ pub fn run(root: &Path, options: &Options) -> Result<()> {
     }
     let binary = build(root)?;
     let seconds = Duration::from_secs(options.seconds);
-    if options.act != Some(2) {
+    let told = |act| options.act.is_none_or(|only| only == act);
+    let mut first = 1;
+    if told(1) {
         println!("\nAct one: back to a moment, in the other region");
         let mut story = Story::new(Stage::new(&binary, options.keep)?, seconds);
-        tell(&mut story, 1, &story::STEPS, |story| &story.stage)?;
+        tell(&mut story, first, &story::STEPS, |story| &story.stage)?;
     }
-    if options.act != Some(1) {
+    first += story::STEPS.len();
+    if told(2) {
         println!("\nAct two: nothing that was acknowledged is lost");
         let mut story = Streamed::new(Stage::new(&binary, options.keep)?, seconds / 2)?;
-        tell(&mut story, 1 + story::STEPS.len(), &streamed::STEPS, |story| &story.stage)?;
+        tell(&mut story, first, &streamed::STEPS, |story| &story.stage)?;
+    }
+    first += streamed::STEPS.len();
+    if told(3) {
+        println!("\nAct three: the service moves, and one server writes at a time");
+        if !install::has_movers() {
+            install::run()?;
+        }
+        let mut story = Moved::new(Stage::new(&binary, options.keep)?, seconds / 4)?;
+        tell(&mut story, first, &moved::STEPS, |story| &story.stage)?;
     }
     Ok(())
 }

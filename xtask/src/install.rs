@@ -221,6 +221,11 @@ fn cargo_tool(name: &str) -> Result<()> {
         .with_context(|| format!("cannot install {name}"))
 }
 
+/// Whether what a moving service needs beside PostgreSQL is there.
+pub fn has_movers() -> bool {
+    ["etcd", "haproxy"].into_iter().all(on_path)
+}
+
 fn on_path(program: &str) -> bool {
     let environment = Environment::system();
     let path = environment.variable("PATH").unwrap_or_default();

@@ -11,12 +11,42 @@ use crate::view::View;
 /// An agent that has not reported for this long is not there.
 pub const ABSENT_AFTER: Duration = Duration::from_secs(5);
 
-/// Sees that every database has a node there that could take over; else says why not.
+/// Sees that every database has a node there that could take over, be it by a restore from the
+/// region's repository; else says why not.
 pub fn check(
     service: &Service,
     view: &View,
     region: &RegionName,
     now: Duration,
+) -> Result<(), Vec<String>> {
+    check_with(service, view, region, now, check_node)
+}
+
+/// As [`check`], for a move that nobody asked for: only what stands ready counts.
+pub fn check_standby(
+    service: &Service,
+    view: &View,
+    region: &RegionName,
+    now: Duration,
+) -> Result<(), Vec<String>> {
+    check_with(service, view, region, now, |view, database, node, now| {
+        let why = check_node(view, database, node, now);
+        let absent = view
+            .node(database, node)
+            .is_some_and(|status| status.value.instance == Instance::Absent);
+        match why.is_empty() && absent {
+            true => vec![format!("{node} of {database} is no standby: it would be restored.")],
+            false => why,
+        }
+    })
+}
+
+fn check_with(
+    service: &Service,
+    view: &View,
+    region: &RegionName,
+    now: Duration,
+    check_node: impl Fn(&View, &DatabaseName, &NodeName, Duration) -> Vec<String>,
 ) -> Result<(), Vec<String>> {
     let nodes = service.nodes_in(region).map_err(|failure| vec![failure.to_string()])?;
     let mut why = Vec::new();

@@ -113,6 +113,10 @@ fn decide(evidence: &Evidence<'_>, reasons: &mut Vec<String>) -> Verdict {
         reasons.push(format!("It moved {since} s ago and stays for {dwell} s (`dwell`)."));
         return Verdict::Ask { to: to.clone() };
     }
+    if let Err(why) = candidate::check_standby(service, view, to, evidence.now) {
+        reasons.extend(why);
+        return Verdict::Ask { to: to.clone() };
+    }
     match service.policy.automatic {
         true => Verdict::Move { to: to.clone() },
         false => {

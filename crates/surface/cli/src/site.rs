@@ -61,7 +61,9 @@ impl<'a> Site<'a> {
         here: Option<RegionName>,
     ) -> Outcome<Self> {
         let origin = origin.canonicalize().unwrap_or(origin);
+        // Processes that are started from here may work in other directories.
         let state = spec.state_directory(&origin, &context.environment)?;
+        let state = std::path::absolute(&state).unwrap_or(state);
         Ok(Self { context, spec, origin, here, state })
     }
 

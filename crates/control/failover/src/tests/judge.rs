@@ -2,7 +2,7 @@ use std::collections::BTreeMap;
 use std::time::Duration;
 
 use lifeboat_model::RegionName;
-use lifeboat_quorum::{Observation, Seen};
+use lifeboat_quorum::{Instance, Observation, Seen};
 
 use super::world::{World, name, primary, standby};
 use crate::{Evidence, Verdict, Voice, judge};
@@ -71,6 +71,8 @@ fn it_does_not_move_without_a_candidate_or_soon_after_a_move() {
     let mut world = World::serving();
     world.say("west-1", primary(1), 0);
     assert_eq!(verdict(&mut world, &voices, secs(900)), Verdict::Stuck);
+    world.say("west-1", Instance::Absent, 0);
+    assert_eq!(verdict(&mut world, &voices, secs(900)), Verdict::Ask { to: name("west") });
     world.say("west-1", standby(1), 0);
     assert_eq!(verdict(&mut world, &voices, secs(900)), to_west());
     world.pass(secs(60));

@@ -64,9 +64,21 @@ pub fn run(_: &Args, context: &Context) -> Outcome<Stopped> {
         Failure::new(Code::RegionUnknown, "an agent must know its region")
             .hint("Say it with --here or LIFEBOAT_REGION.")
     })?;
+    refuse_relative_state(context)?;
     let _only = lock(&site, &here)?;
     let nodes = control.runtime.block_on(work(&site, &control, &here))?;
     Ok(Stopped { region: here.to_string(), nodes })
+}
+
+/// Guards, receivers and restores inherit the variable, and work in other directories.
+fn refuse_relative_state(context: &Context) -> Outcome<()> {
+    match context.environment.variable("LIFEBOAT_STATE") {
+        Some(state) if !std::path::Path::new(state).is_absolute() => {
+            Err(Failure::new(Code::LocalState, format!("LIFEBOAT_STATE={state} is relative"))
+                .hint("Say it as an absolute path, or set `state:` in the spec."))
+        }
+        _ => Ok(()),
+    }
 }
 
 /// Two agents of one host would both believe to be the one.
