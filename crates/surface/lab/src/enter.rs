@@ -29,8 +29,8 @@ pub struct Entrance<'a> {
     pub privileged: bool,
     /// Program and arguments.
     pub command: &'a [OsString],
-    /// Whether a person does it, who keeps the terminal and gets the usual variables.
-    pub interactive: bool,
+    /// Whether it leaves the terminal of whoever starts it.
+    pub detached: bool,
 }
 
 /// Becomes the command; returns only why it could not.
@@ -42,10 +42,8 @@ pub fn enter(entrance: &Entrance<'_>) -> Failure {
         return failure;
     }
     let mut command = Command::new(program);
-    command.args(arguments);
-    if entrance.interactive {
-        command.envs(usual_variables(entrance.layout, entrance.domain));
-    }
+    command.args(arguments).envs(usual_variables(entrance.layout, entrance.domain));
+    // The search for the program uses the variables that it gets.
     let error = command.exec();
     Failure::new(Code::LabPart, format!("cannot start {}", program.to_string_lossy()))
         .because(error)
@@ -53,7 +51,7 @@ pub fn enter(entrance: &Entrance<'_>) -> Failure {
 
 fn prepare(entrance: &Entrance<'_>) -> Outcome<()> {
     let Entrance { layout, domain, .. } = *entrance;
-    if !entrance.interactive {
+    if entrance.detached {
         // Fails only for the leader of a group, which has a session of its own then.
         let _ = setsid();
     }

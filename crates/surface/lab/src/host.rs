@@ -141,7 +141,7 @@ impl Host<'_> {
 
     /// A program in a domain, still to be run.
     pub fn command(&self, domain: Domain, words: &[&str]) -> Command {
-        let mut command = process::within(self.layout(), domain, false);
+        let mut command = process::within(self.layout(), domain);
         command.args(words);
         command
     }
@@ -149,8 +149,12 @@ impl Host<'_> {
     /// The answer of a region's PostgreSQL through its socket.
     pub fn sql(&self, region: Domain, database: &str, sql: &str) -> Outcome<String> {
         let run = self.layout().runtime(region).to_string_lossy().into_owned();
-        let words = ["psql", "-XAtq", "-v", "ON_ERROR_STOP=1", "-h", &run, "-U", "postgres"];
-        let said = self.quietly(region, &[&words[..], &["-d", database, "-c", sql]].concat())?;
+        let port = self.layout().server_port(region).to_string();
+        let words = ["psql", "-XAtq", "-v", "ON_ERROR_STOP=1", "-h", &run, "-p", &port];
+        let said = self.quietly(
+            region,
+            &[&words[..], &["-U", "postgres", "-d", database, "-c", sql]].concat(),
+        )?;
         Ok(said.trim_end().to_owned())
     }
 

@@ -1,7 +1,7 @@
 //! Where things of a lab lie: files below one directory, addresses in networks of its own.
 
 use std::fmt;
-use std::net::Ipv4Addr;
+use std::net::{IpAddr, Ipv4Addr};
 use std::path::{Path, PathBuf};
 use std::str::FromStr;
 
@@ -161,9 +161,45 @@ impl Layout {
         self.address(domain, 10)
     }
 
+    /// The port of a region's PostgreSQL. It listens on all addresses, for both servers have the
+    /// same settings: so its port is not the balancer's, and without namespaces not the other's.
+    pub fn server_port(&self, domain: Domain) -> u16 {
+        match self.isolation {
+            Isolation::Namespaces => 5433,
+            Isolation::Loopback { net } => 22_000 + u16::from(net) * 8 + u16::from(domain.number()),
+        }
+    }
+
+    /// The socket of a region's PostgreSQL.
+    pub fn socket(&self, domain: Domain) -> PathBuf {
+        self.runtime(domain).join(format!(".s.PGSQL.{}", self.server_port(domain)))
+    }
+
+    /// The node whose server has this address.
+    pub fn node_at(&self, address: IpAddr) -> Option<String> {
+        let region = Domain::REGIONS.into_iter().find(|region| address == self.host(*region))?;
+        Some(format!("{region}-1"))
+    }
+
     /// The load balancer of a region.
     pub fn balancer(&self, domain: Domain) -> Ipv4Addr {
         self.address(domain, 20)
+    }
+
+    /// Where there are load balancers: in the regions, and without namespaces also beside the
+    /// clients, for the machine's own resolver knows nothing of the lab's names.
+    pub fn balanced(&self) -> Vec<Domain> {
+        let mut domains = Domain::REGIONS.to_vec();
+        domains.extend((!self.has_namespaces()).then_some(Domain::Clients));
+        domains
+    }
+
+    /// What observers connect to.
+    pub fn endpoint(&self) -> String {
+        match self.isolation {
+            Isolation::Namespaces => ENDPOINT.to_owned(),
+            Isolation::Loopback { .. } => self.balancer(Domain::Clients).to_string(),
+        }
     }
 
     /// The DNS server of a region; for clients, their resolver. BIND listens on addresses that an
@@ -250,8 +286,8 @@ impl Layout {
     }
 }
 
-/// The port of PostgreSQL and of load balancers.
-pub const POSTGRES_PORT: u16 = 5432;
+/// The port of load balancers.
+pub const ENDPOINT_PORT: u16 = 5432;
 /// The port of etcd for clients; members speak on the next one.
 pub const ETCD_PORT: u16 = 2379;
 /// The port of an agent's `GET /primary`.

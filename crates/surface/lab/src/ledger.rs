@@ -10,7 +10,7 @@ mod session;
 mod writer;
 
 use std::fs;
-use std::net::{IpAddr, SocketAddr};
+use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::sync::mpsc;
 use std::time::Duration;
@@ -54,8 +54,8 @@ enum Road {
     /// By name: the resolver, then a load balancer.
     Endpoint(SocketAddr),
     /// Straight to a server's address.
-    Tcp(IpAddr),
-    /// Through the socket in this folder.
+    Tcp(SocketAddr),
+    /// Through this socket.
     Socket(PathBuf),
 }
 
@@ -80,8 +80,8 @@ fn clients(layout: &Layout) -> Vec<Client> {
         });
     }
     for region in Domain::REGIONS {
-        let tcp = Road::Tcp(layout.host(region).into());
-        let socket = Road::Socket(layout.runtime(region));
+        let tcp = Road::Tcp((layout.host(region), layout.server_port(region)).into());
+        let socket = Road::Socket(layout.socket(region));
         for (name, way, road) in [
             ("tcp", Way::Single, &tcp),
             ("socket", Way::Single, &socket),

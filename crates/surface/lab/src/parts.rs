@@ -2,6 +2,7 @@
 
 mod settings;
 mod spec;
+mod tls;
 
 use std::collections::BTreeMap;
 
@@ -43,7 +44,7 @@ pub fn units(layout: &Layout, fake_time: bool) -> Outcome<Vec<Unit>> {
         let command = std::iter::once(programs::require("named")?).chain(words).collect();
         units.push(unit(domain, DNS, command));
     }
-    for domain in Domain::REGIONS {
+    for domain in layout.balanced() {
         let settings = layout.settings().join(format!("haproxy-{domain}.cfg"));
         let words = ["-db", "-f", &settings.to_string_lossy()].map(str::to_owned);
         let command = std::iter::once(programs::require("haproxy")?).chain(words).collect();

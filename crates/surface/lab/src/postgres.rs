@@ -8,7 +8,7 @@ use lifeboat_telemetry::{Code, Failure, Outcome};
 use tokio::net::UnixStream;
 use tokio_postgres::{Client, Config, NoTls, Row};
 
-use crate::layout::{Domain, Layout, POSTGRES_PORT};
+use crate::layout::{Domain, Layout};
 
 /// A server that is frozen never answers.
 const PATIENCE: Duration = Duration::from_secs(1);
@@ -39,7 +39,7 @@ fn rows(
     question: &str,
     limit: Duration,
 ) -> Outcome<Vec<Row>> {
-    let path = layout.runtime(region).join(format!(".s.PGSQL.{POSTGRES_PORT}"));
+    let path = layout.socket(region);
     let failed = || {
         Failure::new(Code::LabPart, format!("the database of {region} does not answer"))
             .hint("`lifeboat lab status` shows which parts are up.")

@@ -241,7 +241,11 @@ pub fn start(layout: &Layout, unit: &Unit) -> Outcome<Identity> {
     let failed = |error: std::io::Error| {
         Failure::new(Code::LabPart, format!("cannot start {}", unit.label())).because(error)
     };
-    let child = within(layout, unit.domain, unit.privileged)
+    let mut command = enter(layout);
+    command.arg("--detached");
+    command.args(unit.privileged.then_some("--privileged"));
+    let child = command
+        .args([unit.domain.name(), "--"])
         .args(&unit.command)
         .envs(&unit.variables)
         .stdin(Stdio::null())
@@ -257,15 +261,18 @@ pub fn start(layout: &Layout, unit: &Unit) -> Outcome<Identity> {
 }
 
 /// A command that will run in a domain; its program and arguments are still to be added.
-pub fn within(layout: &Layout, domain: Domain, privileged: bool) -> Command {
+pub fn within(layout: &Layout, domain: Domain) -> Command {
+    let mut command = enter(layout);
+    command.args([domain.name(), "--"]);
+    command
+}
+
+fn enter(layout: &Layout) -> Command {
     let mut command = Command::new(layout.binary());
-    command.env_clear();
-    command.envs(usual_variables(layout, domain));
+    command.env_clear().current_dir(layout.root());
+    // So that whoever looks for what is the lab's finds it also before it has entered.
+    command.env(MARK, layout.root());
     command.args(["--quiet", "lab", "enter", "--directory"]).arg(layout.root());
-    if privileged {
-        command.arg("--privileged");
-    }
-    command.arg(domain.name()).arg("--").current_dir(layout.root());
     command
 }
 

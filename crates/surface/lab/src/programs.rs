@@ -11,7 +11,8 @@ const FOLDERS: [&str; 6] =
     ["/usr/local/sbin", "/usr/local/bin", "/usr/sbin", "/usr/bin", "/sbin", "/bin"];
 
 /// Program and Debian package.
-const NEEDED: [(&str, &str); 4] = [
+const NEEDED: [(&str, &str); 5] = [
+    ("openssl", "openssl"),
     ("etcd", "etcd-server"),
     ("named", "bind9"),
     ("haproxy", "haproxy"),

@@ -172,7 +172,7 @@ fn others(host: &mut Host<'_>) -> Outcome<()> {
     for domain in [Domain::East, Domain::West, Domain::Clients] {
         host.start(domain, parts::DNS)?;
     }
-    for domain in Domain::REGIONS {
+    for domain in host.layout().balanced() {
         host.start(domain, parts::BALANCER)?;
     }
     host.wait_for("a majority of etcd", |host| Ok(host.etcd_answers(Domain::North)))?;
@@ -197,7 +197,7 @@ fn initialise(host: &Host<'_>) -> Outcome<()> {
     let settings = layout.data(east).join("postgresql.conf");
     let defaults = fs::read_to_string(&settings)
         .map_err(|error| local("cannot read", &settings).because(error))?;
-    let text = format!("{defaults}\n# The lab's.\n{}", parts::database());
+    let text = format!("{defaults}\n# The lab's.\n{}", parts::database(layout));
     disk::write(layout, &settings, &text)?;
     disk::write(layout, &layout.data(east).join("pg_hba.conf"), &parts::access(layout))
 }

@@ -1,7 +1,6 @@
 //! A session of a client with whoever answers.
 
-use std::io;
-use std::path::Path;
+use std::net::IpAddr;
 use std::time::Duration;
 
 use futures::future::poll_fn;
@@ -16,7 +15,7 @@ use tokio_postgres::{AsyncMessage, Client, Config, NoTls, Statement};
 
 use super::Road;
 use super::name::addresses;
-use crate::layout::{ENDPOINT, POSTGRES_PORT};
+use crate::layout::{ENDPOINT, ENDPOINT_PORT};
 
 /// A server that does not take a session by then is left alone.
 const PATIENCE: Duration = Duration::from_secs(2);
@@ -36,8 +35,9 @@ pub(super) struct Notice {
 pub(super) struct Session {
     pub client: Client,
     pub insert: Statement,
-    /// The node and its cluster, as they said when the session began.
-    pub node: String,
+    /// The address of the server as it has it itself; none over a socket.
+    pub address: Option<IpAddr>,
+    /// The cluster.
     pub system: String,
     pub notices: UnboundedReceiver<Notice>,
     /// Ends with the session.
@@ -47,7 +47,7 @@ pub(super) struct Session {
 /// A row; the server says who it is in the same breath.
 const INSERT: &str = "INSERT INTO entries (writer, session, sequence) VALUES ($1, $2, $3) \
                       RETURNING pg_walfile_name(pg_current_wal_insert_lsn())";
-const WHO: &str = "SELECT current_setting('cluster_name'), system_identifier::text \
+const WHO: &str = "SELECT host(inet_server_addr()), system_identifier::text \
                    FROM pg_control_system()";
 
 impl Session {
@@ -64,18 +64,17 @@ impl Session {
             Road::Endpoint(resolver) => {
                 let found = addresses(*resolver, ENDPOINT, environment).await?;
                 let address = found.first().ok_or("the endpoint has no address")?;
-                let stream = TcpStream::connect((*address, POSTGRES_PORT)).await.map_err(text)?;
+                let stream = TcpStream::connect((*address, ENDPOINT_PORT)).await.map_err(text)?;
                 stream.set_nodelay(true).map_err(text)?;
                 Self::over(stream, environment).await
             }
             Road::Tcp(address) => {
-                let stream = TcpStream::connect((*address, POSTGRES_PORT)).await.map_err(text)?;
+                let stream = TcpStream::connect(address).await.map_err(text)?;
                 stream.set_nodelay(true).map_err(text)?;
                 Self::over(stream, environment).await
             }
-            Road::Socket(folder) => {
-                let path = folder.join(format!(".s.PGSQL.{POSTGRES_PORT}"));
-                let stream = open_socket(&path).await.map_err(text)?;
+            Road::Socket(path) => {
+                let stream = UnixStream::connect(path).await.map_err(text)?;
                 Self::over(stream, environment).await
             }
         }
@@ -102,15 +101,12 @@ impl Session {
             }
         });
         let who = client.query_one(WHO, &[]).await.map_err(text)?;
-        let node = who.try_get(0).map_err(text)?;
+        let address: Option<String> = who.try_get(0).map_err(text)?;
+        let address = address.map(|address| address.parse()).transpose().map_err(text)?;
         let system = who.try_get(1).map_err(text)?;
         let insert = client.prepare(INSERT).await.map_err(text)?;
-        Ok(Self { client, insert, node, system, notices, _driver: driver })
+        Ok(Self { client, insert, address, system, notices, _driver: driver })
     }
-}
-
-async fn open_socket(path: &Path) -> io::Result<UnixStream> {
-    UnixStream::connect(path).await
 }
 
 fn notice(said: &DbError, came_ns: u64) -> Notice {

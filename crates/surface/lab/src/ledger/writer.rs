@@ -47,12 +47,13 @@ pub(super) fn run(
         })?;
     // Sessions of an earlier process had smaller numbers.
     let session = now_ns(environment) / 1_000_000;
-    let mut writer = Writer { client, environment, cancel, notes, session, sequence: 0 };
+    let mut writer = Writer { layout, client, environment, cancel, notes, session, sequence: 0 };
     runtime.block_on(writer.live());
     Ok(())
 }
 
 struct Writer<'a> {
+    layout: &'a Layout,
     client: &'a Client,
     environment: &'a Environment,
     cancel: &'a Cancel,
@@ -192,6 +193,14 @@ impl Writer<'_> {
         false
     }
 
+    /// Who answers: over a socket the server of the region, else whose address it says it has.
+    fn node(&self, session: &Session) -> Option<String> {
+        match session.address {
+            Some(address) => self.layout.node_at(address),
+            None => Some(format!("{}-1", self.client.domain)),
+        }
+    }
+
     fn note(&self, session: &Session, sequence: u64, times: (u64, u64), told: &Told) {
         let entry = Entry {
             answer: told.answer,
@@ -199,7 +208,7 @@ impl Writer<'_> {
             way: self.client.way,
             session: self.session,
             sequence,
-            node: Some(session.node.clone()),
+            node: self.node(session),
             system: Some(session.system.clone()),
             timeline: told.timeline,
             sent_ns: times.0,

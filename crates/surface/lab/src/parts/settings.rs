@@ -7,8 +7,9 @@ use base64::engine::general_purpose::STANDARD;
 use lifeboat_environment::Environment;
 use lifeboat_telemetry::Outcome;
 
+use super::tls;
 use crate::disk::{make_folder, write};
-use crate::layout::{Domain, ENDPOINT, HEALTH_PORT, Isolation, Layout, POSTGRES_PORT, ZONE};
+use crate::layout::{Domain, ENDPOINT, ENDPOINT_PORT, HEALTH_PORT, Isolation, Layout, ZONE};
 
 /// The key that signs changes of the zone.
 const TSIG_NAME: &str = "lifeboat";
@@ -28,6 +29,7 @@ pub fn write_settings(layout: &Layout, environment: &Environment) -> Outcome<()>
     let mut vault = [0; 32];
     environment.random().fill(&mut vault);
     write(layout, &etc.join("vault.key"), &STANDARD.encode(vault))?;
+    tls::server(layout, &tls::authority(layout)?)?;
     for domain in Domain::REGIONS {
         let dns = layout.disk(domain).join("dns");
         make_folder(layout, &dns)?;
@@ -35,9 +37,10 @@ pub fn write_settings(layout: &Layout, environment: &Environment) -> Outcome<()>
         write(layout, &dns.join("root.db"), ROOT)?;
         let named = authoritative(layout, domain, &secret);
         write(layout, &etc.join(format!("named-{domain}.conf")), &named)?;
+    }
+    for domain in Domain::ALL {
         let balancer = balancer(layout, domain);
         write(layout, &etc.join(format!("haproxy-{domain}.cfg")), &balancer)?;
-        write(layout, &layout.disk(domain).join("node.conf"), &node(layout, domain))?;
     }
     make_folder(layout, &layout.disk(Domain::Clients).join("dns"))?;
     write(layout, &etc.join("named-clients.conf"), &resolver(layout))?;
@@ -92,7 +95,8 @@ fn resolver(layout: &Layout) -> String {
         list
     });
     let options = format!(
-        "recursion yes; dnssec-validation no; prefetch 0; forward only; max-ncache-ttl 1; \
+        "recursion yes; allow-recursion {{ any; }}; allow-query-cache {{ any; }}; \
+         dnssec-validation no; prefetch 0; forward only; max-ncache-ttl 1; \
          forwarders {{ {servers}}};"
     );
     named(layout, Domain::Clients, &options, "")
@@ -103,16 +107,15 @@ fn resolver(layout: &Layout) -> String {
 fn balancer(layout: &Layout, domain: Domain) -> String {
     let socket = layout.runtime(domain).join("haproxy.sock");
     let servers = Domain::REGIONS.iter().fold(String::new(), |mut list, region| {
-        let host = layout.host(*region);
-        let _ =
-            writeln!(list, "  server {region}-1 {host}:{POSTGRES_PORT} check port {HEALTH_PORT}");
+        let (host, port) = (layout.host(*region), layout.server_port(*region));
+        let _ = writeln!(list, "  server {region}-1 {host}:{port} check port {HEALTH_PORT}");
         list
     });
     format!(
         "global\n  stats socket {socket} mode 600 level admin\n  maxconn 500\n  nbthread 1\n\
          defaults\n  mode tcp\n  timeout connect 1s\n  timeout check 500ms\n  timeout client 1h\n  \
          timeout server 1h\n  retries 0\n\
-         frontend ledger\n  bind {address}:{POSTGRES_PORT}\n  \
+         frontend ledger\n  bind {address}:{ENDPOINT_PORT}\n  \
          tcp-request connection reject if {{ nbsrv(ledger) eq 0 }}\n  default_backend ledger\n\
          backend ledger\n  option httpchk GET /primary\n  http-check expect status 200\n  \
          default-server inter 250ms fastinter 100ms downinter 250ms rise 1 fall 2 init-addr none \
@@ -122,31 +125,32 @@ fn balancer(layout: &Layout, domain: Domain) -> String {
     )
 }
 
-/// What is a node's own. It lies beside the data directory, so that a copy of that directory in
-/// another region finds the other region's.
-fn node(layout: &Layout, domain: Domain) -> String {
+/// What the servers are set to. A standby is a copy, settings included: `standby create` changes
+/// its port and its socket's folder, and everything else holds for both.
+pub(crate) fn database(layout: &Layout) -> String {
     format!(
-        "cluster_name = '{domain}-1'\nlisten_addresses = '{}'\nport = {POSTGRES_PORT}\n\
-         unix_socket_directories = '{}'\n",
-        layout.host(domain),
-        layout.runtime(domain).display(),
+        "listen_addresses = '*'
+port = {port}
+unix_socket_directories = '{run}'
+ssl = on
+ssl_cert_file = '{certificate}'
+ssl_key_file = '{key}'
+dynamic_shared_memory_type = mmap
+shared_buffers = 32MB
+max_connections = 60
+wal_level = replica
+wal_log_hints = on
+wal_keep_size = 256MB
+wal_sender_timeout = 5s
+wal_receiver_timeout = 5s
+wal_retrieve_retry_interval = 200ms
+log_line_prefix = '%m [%p] %q%u@%h '
+",
+        port = layout.server_port(Domain::East),
+        run = layout.runtime(Domain::East).display(),
+        certificate = tls::certificate(layout).display(),
+        key = tls::key(layout).display(),
     )
-}
-
-/// What every copy of the database is set to.
-pub(crate) fn database() -> String {
-    "include_if_exists = '../node.conf'\n\
-     dynamic_shared_memory_type = mmap\n\
-     shared_buffers = 32MB\n\
-     max_connections = 60\n\
-     wal_level = replica\n\
-     wal_log_hints = on\n\
-     wal_keep_size = 256MB\n\
-     wal_sender_timeout = 5s\n\
-     wal_receiver_timeout = 5s\n\
-     wal_retrieve_retry_interval = 200ms\n\
-     log_line_prefix = '%m [%p] %q%u@%h '\n"
-        .to_owned()
 }
 
 /// Who may connect: only what is in the lab can reach it.

@@ -1,6 +1,6 @@
 //! The lab's own `lifeboat.yaml`: one service, two regions, a witness, RPO 0.
 
-use crate::layout::{Domain, ENDPOINT, ETCD_PORT, HEALTH_PORT, Layout, POSTGRES_PORT, ZONE};
+use crate::layout::{Domain, ENDPOINT, ENDPOINT_PORT, ETCD_PORT, HEALTH_PORT, Layout, ZONE};
 use crate::programs::POSTGRES;
 
 /// What it says.
@@ -21,7 +21,7 @@ pub fn text(layout: &Layout) -> String {
          fence_deadline: 1500ms\n  margin: 500ms\n\ntiers:\n  tier-1: {{ rto: 15s, rpo: 0s }}\n\n\
          services:\n  ledger:\n    tier: tier-1\n    home: east\n    standby: west\n    \
          strategy: warm-standby\n    databases:\n      books:\n        engine: postgres\n        \
-         nodes:\n{nodes}        endpoint: \"{ENDPOINT}:{POSTGRES_PORT}\"\n        \
+         nodes:\n{nodes}        endpoint: \"{endpoint}:{ENDPOINT_PORT}\"\n        \
          wal:\n          mode: stream\n          receivers: [east, west]\n          \
          acknowledge: {{ remote: 1, durable: spool, on_loss: block }}\n          \
          flush_every: 500ms\n{traffic}    \
@@ -29,6 +29,7 @@ pub fn text(layout: &Layout) -> String {
         regions = regions.concat(),
         nodes = nodes.concat(),
         etc = layout.settings().display(),
+        endpoint = layout.endpoint(),
         traffic = traffic(layout),
     )
 }
@@ -38,11 +39,14 @@ fn node(layout: &Layout, region: Domain) -> String {
     format!(
         "          {region}-1:\n            region: {region}\n            \
          data_directory: {data}\n            \
-         connection: \"host={run} port={POSTGRES_PORT} user=postgres\"\n            \
-         address: \"{host}:{POSTGRES_PORT}\"\n            \
+         connection: \"host={run} port={port} user=postgres \
+         sslrootcert={etc}/ca.pem\"\n            \
+         address: \"{host}:{port}\"\n            \
          health: \"{host}:{HEALTH_PORT}\"\n            bin_directory: {POSTGRES}\n",
         data = layout.data(region).display(),
         run = layout.runtime(region).display(),
+        etc = layout.settings().display(),
+        port = layout.server_port(region),
     )
 }
 

@@ -1,7 +1,6 @@
 //! `lifeboat lab enter`: runs a command where a domain of the lab is.
 
 use std::ffi::OsString;
-use std::io::IsTerminal;
 
 use lifeboat_lab::enter::{Entrance, enter};
 use lifeboat_lab::layout::{Domain, Layout};
@@ -23,6 +22,9 @@ pub struct Args {
     /// Keep root's rights
     #[arg(long)]
     privileged: bool,
+    /// Leave the terminal
+    #[arg(long, hide = true)]
+    detached: bool,
     /// The domain: east, west, north or clients
     domain: String,
     /// The command
@@ -38,7 +40,7 @@ pub fn run(args: &Args, context: &Context) -> Failure {
             domain,
             privileged: args.privileged,
             command: &args.command,
-            interactive: std::io::stdin().is_terminal(),
+            detached: args.detached,
         }),
         Err(failure) => failure,
     }
