@@ -78,6 +78,8 @@ struct Agent<'a> {
     /// The guard has a deadline for what was started or promoted.
     armed: Cell<bool>,
     writes: Cell<bool>,
+    /// The order that failed last, when, and how often in a row before that.
+    failed: Cell<Option<(Token, Duration, u32)>>,
     fork: Cell<Option<Lsn>>,
     not_ready: RefCell<Vec<String>>,
     changed: Cell<bool>,
@@ -106,6 +108,7 @@ pub async fn run(settings: &Settings, ports: &Ports<'_>) {
         starting: Cell::new(None),
         armed: Cell::new(false),
         writes: Cell::new(false),
+        failed: Cell::new(None),
         fork: Cell::new(None),
         not_ready: RefCell::new(Vec::new()),
         changed: Cell::new(true),

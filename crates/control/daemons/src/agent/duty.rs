@@ -3,12 +3,18 @@
 //! Two things need no order: an instance that takes writes without a lease is killed, and a holder
 //! whose epoch is revoked is too.
 
+use std::time::Duration;
+
 use lifeboat_drivers::StartAs;
 use lifeboat_model::{Lsn, NodeName};
-use lifeboat_quorum::{Desired, EpochRecord, EpochState, Goal, Instance, Progress, Return};
+use lifeboat_quorum::{Desired, EpochRecord, EpochState, Goal, Instance, Progress, Return, Token};
 use lifeboat_telemetry::Outcome;
 
 use super::Agent;
+
+/// How long an order that failed rests before it is tried again.
+const FIRST_PAUSE: Duration = Duration::from_millis(200);
+const LONGEST_PAUSE: Duration = Duration::from_secs(10);
 
 /// What was done about an order just now.
 enum Step {
@@ -76,7 +82,7 @@ impl Agent<'_> {
     /// Carries the order out, if it is one that may be.
     async fn obey(&self) {
         let Some(order) = self.order() else { return };
-        if !self.accept(&order) {
+        if !self.accept(&order) || self.rests(order.token) {
             return;
         }
         let progress = match self.carry_out(&order).await {
@@ -84,7 +90,23 @@ impl Agent<'_> {
             Ok(Step::Working(doing)) => Progress::Working { doing },
             Err(failure) => Progress::Failed { why: told(&failure) },
         };
+        let failures = match (&progress, self.failed.get()) {
+            (Progress::Failed { .. }, Some((token, _, failures))) if token == order.token => {
+                failures.saturating_add(1)
+            }
+            _ => 0,
+        };
+        let failed = matches!(progress, Progress::Failed { .. });
+        self.failed.set(failed.then(|| (order.token, self.now(), failures)));
         self.set_progress(progress);
+    }
+
+    /// What failed is tried again soon at first, then less and less often.
+    fn rests(&self, token: Token) -> bool {
+        self.failed.get().is_some_and(|(failed, at, failures)| {
+            let pause = FIRST_PAUSE.saturating_mul(1 << failures.min(6)).min(LONGEST_PAUSE);
+            failed == token && self.now().saturating_sub(at) < pause
+        })
     }
 
     /// Nothing below the highest token is carried out, also after a restart: it is durable first.
