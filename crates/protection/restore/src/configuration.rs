@@ -132,7 +132,14 @@ impl Rewrite<'_> {
         let commented = match syntax {
             Syntax::Settings => {
                 let names = [leftovers().as_slice(), &PLACES].concat();
-                settings::comment_out(&before, &names)
+                if settings::is_guarded(&before) {
+                    self.note(format!(
+                        "{} could be started below a guard only; the copy can be started by \
+                         everybody until `lifeboat guard manage` is run",
+                        old.display()
+                    ));
+                }
+                settings::comment_out(&settings::unguarded(&before), &names)
             }
             Syntax::Rules => before.clone(),
         };

@@ -1,6 +1,7 @@
 //! `postmaster.pid` and `postmaster.opts`: whether a server runs on a directory, and how it was
 //! started.
 
+use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 
 use lifeboat_telemetry::{Code, Failure, Outcome};
@@ -84,19 +85,37 @@ fn is_server_of(pid: i32, data_directory: &Path) -> bool {
 
 /// `None` if this user may not know.
 fn works_in(pid: i32, directory: &Path) -> Option<bool> {
-    let place = std::fs::read_link(format!("/proc/{pid}/cwd")).ok()?;
-    Some(place == std::fs::canonicalize(directory).ok()?)
+    match std::fs::read_link(format!("/proc/{pid}/cwd")) {
+        Ok(place) => Some(place == std::fs::canonicalize(directory).ok()?),
+        // It has ended, whether its parent has asked for the exit code or not.
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => Some(false),
+        // After a reboot the number may be anybody's. A server is called so and runs as the owner.
+        Err(_) => (!is_postgres(pid) || is_another_users(pid, directory)).then_some(false),
+    }
+}
+
+fn is_postgres(pid: i32) -> bool {
+    std::fs::read_to_string(format!("/proc/{pid}/comm"))
+        .is_ok_and(|name| name.starts_with("postgres") || name.starts_with("postmaster"))
+}
+
+/// What hides its memory belongs to root here, and may be anybody's.
+fn is_another_users(pid: i32, directory: &Path) -> bool {
+    let user = |path: &Path| std::fs::metadata(path).map(|found| found.uid()).ok();
+    match (user(Path::new(&format!("/proc/{pid}"))), user(directory)) {
+        (Some(process), Some(owner)) => process != owner && process != 0,
+        _ => false,
+    }
 }
 
 /// Processes of PostgreSQL that work in the directory.
 fn processes_in(directory: &Path) -> Vec<i32> {
     let numbers = std::fs::read_dir("/proc").into_iter().flatten();
     let numbers = numbers.filter_map(|entry| entry.ok()?.file_name().to_str()?.parse::<i32>().ok());
-    let is_postgres = |pid: &i32| {
-        std::fs::read_to_string(format!("/proc/{pid}/comm"))
-            .is_ok_and(|name| name.starts_with("postgres") || name.starts_with("postmaster"))
-    };
-    numbers.filter(is_postgres).filter(|pid| works_in(*pid, directory) == Some(true)).collect()
+    numbers
+        .filter(|pid| is_postgres(*pid))
+        .filter(|pid| works_in(*pid, directory) == Some(true))
+        .collect()
 }
 
 /// The `config_file` that a server was last started with, as `postmaster.opts` tells; Debian's

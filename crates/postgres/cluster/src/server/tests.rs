@@ -65,6 +65,11 @@ fn a_server_is_running_while_its_process_works_in_the_directory() {
     write_pid(directory.path(), process.pid());
     let found = running(directory.path()).unwrap();
     assert!(matches!(found, Running::Server(it) if it.pid == process.pid()));
+    let mut process = process;
+    process.0.kill().unwrap();
+    // A zombie still has its number.
+    while fs::read_link(format!("/proc/{}/cwd", process.pid())).is_ok() {}
+    assert_eq!(running(directory.path()).unwrap(), Running::No);
     drop(process);
     assert_eq!(running(directory.path()).unwrap(), Running::No);
 }

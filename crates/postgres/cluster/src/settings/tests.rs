@@ -208,3 +208,29 @@ fn lists_of_names_are_found_where_postgresql_looks_for_them() {
     let place = named_lists(line.as_bytes())[0].place.clone();
     assert_eq!(&line[place], "@\"a b\"");
 }
+
+#[test]
+fn a_guarded_configuration_is_read_like_any_other() {
+    let directory = tempfile::tempdir().unwrap();
+    let path = directory.path().join("postgresql.conf");
+    let content = guarded(b"port = 5433");
+    fs::write(&path, &content).unwrap();
+    assert!(is_guarded(&content));
+    let sources = read_sources(&path, None).unwrap();
+    assert_eq!(sources.settings["port"], "5433");
+    assert_eq!(sources.included, Vec::<std::path::PathBuf>::new());
+    // Only the line itself counts, not what is said about it.
+    let commented = comment_out(&content, &["include"]);
+    assert!(!is_guarded(&commented) && is_guarded(&guarded(&commented)));
+    assert!(parse(GRANT_TEXT.as_bytes()).unwrap().is_empty());
+}
+
+proptest! {
+    #[test]
+    fn guarding_twice_is_guarding_once_and_can_be_taken_back(lines in "([a-z# ='\n]{0,20}\n)*") {
+        let once = guarded(lines.as_bytes());
+        prop_assert_eq!(&guarded(&once), &once);
+        prop_assert!(String::from_utf8_lossy(&once).contains(&grant_path()));
+        prop_assert_eq!(unguarded(&once), lines.as_bytes());
+    }
+}

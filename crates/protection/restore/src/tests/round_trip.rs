@@ -259,9 +259,12 @@ fn configuration_from_outside_lands_in_the_target() {
     writer.outside(
         "config_file",
         "/etc/postgresql/15/main/postgresql.conf",
-        b"data_directory = '/var/lib/postgresql/15/main'\nhba_file='/etc/postgresql/15/main/pg_hba.conf'\n\
-          external_pid_file = '/run/x.pid'\ninclude_dir 'conf.d'\ninclude_dir 'empty.d'\n\
-          include_if_exists 'nothing.conf'\ninclude 'lost.conf'\nport = 5433\n",
+        &lifeboat_cluster::settings::guarded(
+            b"data_directory = '/var/lib/postgresql/15/main'\n\
+              hba_file='/etc/postgresql/15/main/pg_hba.conf'\n\
+              external_pid_file = '/run/x.pid'\ninclude_dir 'conf.d'\ninclude_dir 'empty.d'\n\
+              include_if_exists 'nothing.conf'\ninclude 'lost.conf'\nport = 5433\n",
+        ),
     );
     writer.outside(
         "hba_file",
@@ -279,6 +282,9 @@ fn configuration_from_outside_lands_in_the_target() {
         assert!(!format!("\n{main}").contains(gone), "{main}");
     }
     assert!(main.contains("port = 5433"), "{main}");
+    // A copy is started by people and by drills, who have no guard.
+    assert!(!main.contains("lifeboat guard"), "{main}");
+    assert!(report.notes.iter().any(|note| note.contains("guard manage")), "{:?}", report.notes);
     let kept = "lifeboat.configuration/etc/postgresql/15/main/the admins";
     assert_eq!(
         fs::read_to_string(to.join("pg_hba.conf")).unwrap(),
