@@ -26,7 +26,7 @@ use super::{protect, reap, step};
 /// How long the next process may take to say hello. Nothing of the instance lives then.
 const HELLO: Duration = Duration::from_secs(10);
 /// How often PostgreSQL's first process is made anew so that its number is the host's number too.
-const NUMBERING: u32 = 60;
+const NUMBERING: u32 = 30;
 /// What a clean shutdown leaves, the logging collector above all, may finish for this long.
 const SETTLE: Duration = Duration::from_millis(300);
 

@@ -64,6 +64,7 @@ pub fn run(plan: &GuardPlan, environment: &Environment) -> Outcome<()> {
     let (listener, mode, memory_locked, _lock) = start::take_place(plan, environment)?;
     let mut alarm = Alarm::new().map_err(odd)?;
     let mut keeper = Keeper::new(plan, environment, listener, mode, memory_locked)?;
+    keeper.calm_watchdog();
     keeper.say(&format!("guarding {} as {mode:?}", plan.data_directory.display()));
     let ended = keeper.run(&mut alarm);
     let _ = std::fs::remove_file(plan.socket());
@@ -116,6 +117,13 @@ impl<'a> Keeper<'a> {
             let link = self.below.as_ref().map(|below| below.link()).into_iter().flatten();
             let others: Vec<_> = link.chain(self.peers.descriptors()).collect();
             alarm.wait(moment, &others).map_err(odd)?;
+        }
+    }
+
+    /// A guard that died has left the device counting. Where nothing lives, that is over.
+    fn calm_watchdog(&mut self) {
+        if start::nothing_lives(self.plan) && self.watchdog.arm(self.now()).is_ok() {
+            self.watchdog.disarm();
         }
     }
 

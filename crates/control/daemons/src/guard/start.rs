@@ -184,6 +184,11 @@ pub(super) fn may_start(plan: &GuardPlan) -> Result<(), (Refusal, String)> {
     Ok(())
 }
 
+/// Whether no process of a server works in the data directory.
+pub(super) fn nothing_lives(plan: &GuardPlan) -> bool {
+    matches!(running(&plan.data_directory), Ok(Running::No))
+}
+
 /// PostgreSQL takes a `postmaster.pid` for valid if a process of that number and its own user lives.
 /// After a crash the number may be another's; that this is no server was seen a moment ago.
 fn forget_number(data: &Path) {

@@ -28,6 +28,8 @@ pub(super) fn kill_below(keeper: Pid, limit: Duration) -> io::Result<Killed> {
             return Ok(Killed { processes, took });
         }
         if took > limit {
+            // Whatever froze it: it goes on where this process gives up.
+            kill(keeper, Signal::SIGCONT)?;
             let left: Vec<_> = living.iter().map(ToString::to_string).collect();
             return Err(io::Error::other(format!("still there: {}", left.join(", "))));
         }
