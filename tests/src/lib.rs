@@ -4,7 +4,9 @@
 
 pub mod acknowledged;
 pub mod clouds;
+pub mod commits;
 pub mod fragments;
+pub mod guarded;
 pub mod lab;
 pub mod ledger;
 pub mod objects;
