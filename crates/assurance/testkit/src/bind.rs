@@ -10,7 +10,6 @@ use anyhow::{Context, Result, bail};
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use lifeboat_environment::{Random as _, SystemRandom};
-use nix::sys::signal::Signal;
 
 use crate::process::{Account, Finished, PATIENCE, Running, run, wait_until};
 use crate::scratch::Scratch;
@@ -224,12 +223,12 @@ impl Server {
 
     /// Freezes it: connections are taken, and nothing is answered.
     pub fn freeze(&self) -> Result<()> {
-        self.process.as_ref().context("it is not running")?.signal(Signal::SIGSTOP)
+        self.process.as_ref().context("it is not running")?.freeze()
     }
 
     /// Ends the frost.
     pub fn thaw(&self) -> Result<()> {
-        self.process.as_ref().context("it is not running")?.signal(Signal::SIGCONT)
+        self.process.as_ref().context("it is not running")?.thaw()
     }
 
     /// Kills it as a power cut does.

@@ -9,7 +9,6 @@ use std::process::Command;
 use std::time::Duration;
 
 use anyhow::{Context, Result, bail};
-use nix::sys::signal::Signal;
 
 use crate::process::{Account, Running, wait_until};
 use crate::scratch::Scratch;
@@ -41,6 +40,15 @@ impl Proxy {
     /// Starts one in front of these members. It has asked none of them yet: HAProxy holds a server
     /// for good until a check says otherwise.
     pub fn start(backend: &str, members: &[Member]) -> Result<Self> {
+        Self::start_as(backend, members, |text| text)
+    }
+
+    /// The same with other settings.
+    pub fn start_as(
+        backend: &str,
+        members: &[Member],
+        change: impl Fn(String) -> String,
+    ) -> Result<Self> {
         let free = || -> Result<_> { Ok(TcpListener::bind(("127.0.0.1", 0))?.local_addr()?) };
         let (frontend, admin, scratch) = (free()?, free()?, Scratch::new()?);
         let socket = scratch.join("admin.sock");
@@ -48,7 +56,7 @@ impl Proxy {
             "global\n    stats socket {} mode 600 level admin\n    stats socket ipv4@{admin} level admin\n",
             socket.display()
         );
-        configuration.push_str(&proxies(backend, frontend, members));
+        configuration.push_str(&change(proxies(backend, frontend, members)));
         scratch.file("haproxy.cfg", configuration)?;
         let mut proxy = Self { process: None, frontend, admin, scratch };
         proxy.revive()?;
@@ -111,12 +119,12 @@ impl Proxy {
 
     /// Freezes it: connections are taken, and nothing is answered.
     pub fn freeze(&self) -> Result<()> {
-        self.process.as_ref().context("it is not running")?.signal(Signal::SIGSTOP)
+        self.process.as_ref().context("it is not running")?.freeze()
     }
 
     /// Ends the frost.
     pub fn thaw(&self) -> Result<()> {
-        self.process.as_ref().context("it is not running")?.signal(Signal::SIGCONT)
+        self.process.as_ref().context("it is not running")?.thaw()
     }
 
     /// Kills it as a power cut does.

@@ -123,6 +123,31 @@ impl Running {
         kill(self.id(), signal).with_context(|| format!("cannot signal {}", self.shown))
     }
 
+    /// Freezes the process and returns once none of its threads runs any more: a signal alone lets
+    /// one that was just at work finish it.
+    pub fn freeze(&self) -> Result<()> {
+        self.signal(Signal::SIGSTOP)?;
+        let tasks = format!("/proc/{}/task", self.id());
+        let stopped = || {
+            let mut running = 0;
+            for task in std::fs::read_dir(&tasks)?.flatten() {
+                let stat = std::fs::read_to_string(task.path().join("stat")).unwrap_or_default();
+                let state = stat.rsplit_once(") ").and_then(|(_, rest)| rest.chars().next());
+                running += u32::from(!matches!(state, None | Some('T')));
+            }
+            Ok(running == 0)
+        };
+        match wait_until(PATIENCE, stopped)? {
+            true => Ok(()),
+            false => bail!("{} does not stop", self.shown),
+        }
+    }
+
+    /// Ends the frost.
+    pub fn thaw(&self) -> Result<()> {
+        self.signal(Signal::SIGCONT)
+    }
+
     /// Has it not ended yet?
     pub fn is_running(&mut self) -> Result<bool> {
         Ok(self.child.try_wait()?.is_none())

@@ -82,6 +82,38 @@ fn bind_conforms() -> Result<()> {
     Ok(())
 }
 
+/// All of a region's addresses come and go together, of both families, whatever the letters' case.
+#[test]
+fn a_region_may_have_several_addresses() -> Result<()> {
+    let ([server], zone) = servers()?;
+    let mut settings = settings(&zone, &[&server])?;
+    settings.record = "DB.Lifeboat.Test.".to_owned();
+    let east = [EAST, "127.0.1.11", "2001:db8::1"].map(|address| address.parse().unwrap());
+    settings.targets = [
+        (region("east"), BTreeSet::from(east)),
+        (region("west"), BTreeSet::from(["2001:db8::2".parse()?])),
+    ]
+    .into();
+    let driver = driver(settings)?;
+    on_one_thread(async {
+        for (epoch, name, v4, v6) in [
+            (1, "east", vec![EAST, "127.0.1.11"], "2001:db8::1"),
+            (2, "west", vec![], "2001:db8::2"),
+            (3, "east", vec![EAST, "127.0.1.11"], "2001:db8::1"),
+        ] {
+            assert_eq!(driver.point(region(name), epoch).await?, leads(epoch, name));
+            assert_eq!(driver.observe().await?, leads(epoch, name));
+            assert_eq!(server.data(RECORD, "A")?, v4);
+            assert_eq!(server.data(RECORD, "AAAA")?, [v6]);
+        }
+        // One of them less is not the region any more.
+        server.edit(&["update delete db.lifeboat.test. A 127.0.1.11"])?;
+        assert_eq!(driver.observe().await?.region, None);
+        assert_eq!(driver.point(region("east"), 3).await?, leads(3, "east"));
+        Ok(())
+    })
+}
+
 /// While two of them race, clients always get one address, and marks only grow.
 #[test]
 fn of_two_updaters_the_higher_epoch_wins_and_the_name_is_never_empty() -> Result<()> {

@@ -126,6 +126,26 @@ fn sessions_of_the_demoted_side_are_cut_and_new_ones_refused_until_the_other_ser
     })
 }
 
+/// Also where HAProxy was not set up to cut sessions by itself.
+#[test]
+fn sessions_of_other_regions_are_cut_by_order() -> Result<()> {
+    let mut ground = Ground::new(0)?;
+    let members = [ground.east.described(), ground.west.described()];
+    let lenient = |text: String| text.replace(" on-marked-down shutdown-sessions", "");
+    ground.proxies.push(Proxy::start_as("ledger", &members, lenient)?);
+    let driver = ground.driver()?;
+    ground.serves("east");
+    on_one_thread(async {
+        driver.point(region("east"), 1).await?;
+        let mut session = ground.proxies[0].connect()?;
+        session.read_exact(&mut [0; 4])?;
+        ground.serves("west");
+        driver.point(region("west"), 2).await?;
+        assert_eq!(session.read(&mut [0; 1])?, 0, "the session goes on");
+        Ok(())
+    })
+}
+
 /// A controller that is wrong moves nobody for longer than one check.
 #[test]
 fn health_checks_have_the_last_word() -> Result<()> {
@@ -251,6 +271,12 @@ fn what_does_not_fit_is_refused() -> Result<()> {
         settings
             .targets
             .insert(region("west"), ["pg-west".to_owned(), "pg-east".to_owned()].into());
+    })?;
+    let unchecked = |text: String| text.replace("default-server check", "default-server");
+    let members = [ground.east.described(), ground.west.described()];
+    let proxy = Proxy::start_as("ledger", &members, unchecked)?;
+    expect("no check", Code::TrafficProxy, &|settings| {
+        settings.sockets = vec![proxy.socket().display().to_string()];
     })?;
     expect("no such socket", Code::TrafficSilent, &|settings| {
         settings.sockets = vec!["/nowhere/admin.sock".to_owned()];

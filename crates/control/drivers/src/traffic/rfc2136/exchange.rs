@@ -1,6 +1,7 @@
 //! Questions and answers over TCP, signed by TSIG.
 
 use std::fmt;
+use std::net::{IpAddr, SocketAddr};
 use std::time::Duration;
 
 use hickory_proto::op::{Message, MessageType, ResponseCode};
@@ -66,10 +67,7 @@ struct Sent {
 
 impl Peer {
     pub(super) fn new(address: &str, signer: Option<TSigner>, environment: &Environment) -> Self {
-        let whole = address.rsplit_once(':').is_some_and(|(_, port)| port.parse::<u16>().is_ok())
-            && address.parse::<std::net::Ipv6Addr>().is_err();
-        let address = if whole { address.to_owned() } else { format!("{address}:53") };
-        Self { address, signer, environment: environment.clone() }
+        Self { address: with_port(address), signer, environment: environment.clone() }
     }
 
     /// Asks all at once, over one connection; the answers are in order.
@@ -226,8 +224,22 @@ impl fmt::Display for Peer {
     }
 }
 
+/// HOST:PORT of what may be a host alone.
+fn with_port(address: &str) -> String {
+    if let Ok(address) = address.parse::<IpAddr>() {
+        return SocketAddr::new(address, 53).to_string();
+    }
+    match address.rsplit_once(':').is_some_and(|(_, port)| port.parse::<u16>().is_ok()) {
+        true => address.to_owned(),
+        false => format!("{address}:53"),
+    }
+}
+
 /// The time that a server gives with BADTIME: 48 bits.
 fn server_time(signature: &TSIG) -> Option<u64> {
     let bytes: [u8; 6] = signature.other.as_slice().try_into().ok()?;
     Some(bytes.iter().fold(0, |time, byte| time << 8 | u64::from(*byte)))
 }
+
+#[cfg(test)]
+mod tests;
