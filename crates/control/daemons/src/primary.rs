@@ -7,6 +7,8 @@
 //!
 //! `GET /replica` does the same for a standby that streams, and `GET /health` for the agent itself.
 
+mod watched;
+
 use std::convert::Infallible;
 use std::net::{SocketAddr, TcpListener};
 use std::sync::Arc;
@@ -28,6 +30,8 @@ use lifeboat_telemetry::{Code, Failure, Outcome};
 use serde::Serialize;
 use tokio::sync::oneshot;
 use tokio::task::JoinSet;
+
+pub use watched::{WatchedInstance, WatchedTimer};
 
 /// How long a client may take to ask.
 const PATIENCE: Duration = Duration::from_millis(500);

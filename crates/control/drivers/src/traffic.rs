@@ -1,15 +1,15 @@
 //! What leads clients to a region: DNS records and load balancers.
 //!
-//! What the drivers have in common: [`Mark`] is what stands beside a record and says for which epoch
+//! What the drivers have in common: [`Stamp`] is what stands beside a record and says for which epoch
 //! it was set; `verdict` decides from what one server shows whether it may be changed; `answers`
 //! makes one picture of many servers. [`rfc2136`] and [`haproxy`] do it to real ones, [`model`] to
 //! the simulator's.
 
 mod answers;
 pub mod haproxy;
-mod mark;
 pub mod model;
 pub mod rfc2136;
+mod stamp;
 mod targets;
 mod verdict;
 
@@ -17,7 +17,7 @@ use futures::future::LocalBoxFuture;
 use lifeboat_model::RegionName;
 use lifeboat_telemetry::Outcome;
 
-pub use mark::Mark;
+pub use stamp::Stamp;
 pub use targets::{records_without_driver, traffic_drivers};
 pub use verdict::{Found, LeadsTo, Verdict, judge};
 

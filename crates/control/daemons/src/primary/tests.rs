@@ -2,8 +2,13 @@ use std::io::{Read as _, Write as _};
 use std::net::TcpStream;
 use std::sync::atomic::AtomicBool;
 
+use futures::future::LocalBoxFuture;
 use jiff::Timestamp;
-use lifeboat_environment::{Clock as _, ManualClock, SeededRandom, SystemClock, SystemRandom};
+use lifeboat_drivers::{InstanceDriver, Killed, ShutDown, StartAs};
+use lifeboat_environment::{
+    Clock as _, ManualClock, SeededRandom, SystemClock, SystemRandom, Timer,
+};
+use lifeboat_quorum::{Instance, Return};
 use lifeboat_testkit::haproxy::{Member, Proxy};
 use lifeboat_testkit::process::wait_until;
 
@@ -190,4 +195,121 @@ fn haproxy_follows_the_lease_of_a_hanging_agent() {
     assert!(is_cut(&mut session), "the session goes on");
     assert!(refused(), "a client is served after the lease");
     drop(held);
+}
+
+/// What the agent does anyway tells what else it is.
+#[test]
+fn replicas_and_agents_are_heard_by_what_they_do() {
+    let clock = Arc::new(ManualClock::at(Timestamp::UNIX_EPOCH));
+    let timer = Hand(Arc::<ManualClock>::clone(&clock));
+    clock.advance(Duration::from_secs(1));
+    let word = Word::default();
+    let until = |moment: &AtomicU64| Duration::from_nanos(moment.load(Ordering::SeqCst)).as_secs();
+    let watched = WatchedTimer::new(&timer, word.clone());
+    drop(watched.sleep(Duration::from_secs(2)));
+    assert_eq!(until(&word.0.agent), 8);
+
+    let shown = std::cell::RefCell::new(Instance::Absent);
+    let instance = Shows(&shown);
+    let watched = WatchedInstance::new(&instance, &timer, word.clone());
+    let standby = |streaming| Instance::Standby {
+        timeline: lifeboat_model::Timeline(1),
+        received: None,
+        replayed: lifeboat_model::Lsn(1),
+        replayed_commit: None,
+        streaming,
+    };
+    for (instance, said) in
+        [(standby(true), 8), (standby(false), 0), (standby(true), 8), (Instance::Unclear, 0)]
+    {
+        *shown.borrow_mut() = instance;
+        let _ = futures::executor::block_on(watched.inspect());
+        assert_eq!(until(&word.0.replica), said);
+    }
+    // Whoever stops is no primary from then on, whatever the lease says.
+    word.primary_until(Duration::from_secs(9));
+    let _ = futures::executor::block_on(watched.release());
+    assert_eq!(until(&word.0.primary), 0);
+    word.primary_until(Duration::from_secs(9));
+    let _ = futures::executor::block_on(watched.fence());
+    assert_eq!(until(&word.0.primary), 0);
+}
+
+struct Hand(Arc<ManualClock>);
+
+impl Timer for Hand {
+    fn elapsed(&self) -> Duration {
+        self.0.elapsed()
+    }
+
+    fn sleep(&self, duration: Duration) -> LocalBoxFuture<'static, ()> {
+        self.0.advance(duration);
+        Box::pin(futures::future::ready(()))
+    }
+}
+
+/// Shows what it is told to, and does nothing.
+struct Shows<'a>(&'a std::cell::RefCell<Instance>);
+
+fn nothing<'a, T: 'a>() -> LocalBoxFuture<'a, Outcome<T>> {
+    let failure = Failure::new(Code::GuardSilent, "there is no guard here");
+    Box::pin(futures::future::ready(Err(failure)))
+}
+
+impl InstanceDriver for Shows<'_> {
+    fn inspect(&self) -> LocalBoxFuture<'_, Outcome<Instance>> {
+        Box::pin(futures::future::ready(Ok(self.0.borrow().clone())))
+    }
+
+    fn probe(&self) -> LocalBoxFuture<'_, Outcome<()>> {
+        nothing()
+    }
+
+    fn extend(&self, _: Duration) -> LocalBoxFuture<'_, Outcome<()>> {
+        nothing()
+    }
+
+    fn start(&self, _: StartAs) -> LocalBoxFuture<'_, Outcome<()>> {
+        nothing()
+    }
+
+    fn follow(&self, _: Option<NodeName>) -> LocalBoxFuture<'_, Outcome<()>> {
+        nothing()
+    }
+
+    fn synchronize(&self, _: String) -> LocalBoxFuture<'_, Outcome<()>> {
+        nothing()
+    }
+
+    fn promote(&self, _: Duration) -> LocalBoxFuture<'_, Outcome<()>> {
+        nothing()
+    }
+
+    fn release(&self) -> LocalBoxFuture<'_, Outcome<ShutDown>> {
+        nothing()
+    }
+
+    fn stop(&self) -> LocalBoxFuture<'_, Outcome<()>> {
+        nothing()
+    }
+
+    fn fence(&self) -> LocalBoxFuture<'_, Outcome<Killed>> {
+        nothing()
+    }
+
+    fn come_back(&self, _: NodeName, _: Return) -> LocalBoxFuture<'_, Outcome<String>> {
+        nothing()
+    }
+
+    fn salvage(&self, _: lifeboat_model::Lsn) -> LocalBoxFuture<'_, Outcome<String>> {
+        nothing()
+    }
+
+    fn fork(&self) -> LocalBoxFuture<'_, Outcome<Option<lifeboat_model::Lsn>>> {
+        nothing()
+    }
+
+    fn readiness(&self) -> LocalBoxFuture<'_, Outcome<Vec<String>>> {
+        nothing()
+    }
 }

@@ -12,12 +12,12 @@ pub(super) struct Answer {
     pub found: Outcome<Found>,
 }
 
-/// The picture. The highest mark wins, for it is the newest; who shows anything else dissents.
+/// The picture. The highest stamp wins, for it is the newest; who shows anything else dissents.
 /// Fails only if no server shows anything.
 pub(super) fn picture(answers: Vec<Answer>) -> Outcome<Pointing> {
     let shown = || answers.iter().filter_map(|answer| answer.found.as_ref().ok());
-    let epoch_of = |found: &Found| found.mark.as_ref().map(|mark| mark.epoch);
-    // Of several with the newest mark, the first one that leads to a region.
+    let epoch_of = |found: &Found| found.stamp.as_ref().map(|stamp| stamp.epoch);
+    // Of several with the newest stamp, the first one that leads to a region.
     let rank = |found: &&Found| (epoch_of(found), matches!(found.leads_to, LeadsTo::Region(_)));
     let Some(newest) = shown().rev().max_by_key(rank).cloned() else {
         return Err(nobody(answers));
@@ -39,22 +39,22 @@ pub(super) fn picture(answers: Vec<Answer>) -> Outcome<Pointing> {
 }
 
 fn dissent(found: &Found, newest: &Found) -> Option<String> {
-    match (&found.leads_to, &found.mark) {
-        (LeadsTo::Nowhere, None) => Some("leads nowhere, without a mark of ours".to_owned()),
+    match (&found.leads_to, &found.stamp) {
+        (LeadsTo::Nowhere, None) => Some("leads nowhere, without a stamp of ours".to_owned()),
         (LeadsTo::Nowhere, Some(_)) => Some("leads nowhere".to_owned()),
         (LeadsTo::Elsewhere(where_to), _) => {
             Some(format!("leads to {where_to}, which is not one region's"))
         }
         (LeadsTo::Taken(what), _) => Some(format!("has something else there: {what}")),
         (LeadsTo::Region(region), None) => {
-            let alone = newest.mark.is_none() && newest.leads_to == found.leads_to;
-            (!alone).then(|| format!("leads to {region}, without a mark of ours"))
+            let alone = newest.stamp.is_none() && newest.leads_to == found.leads_to;
+            (!alone).then(|| format!("leads to {region}, without a stamp of ours"))
         }
-        (LeadsTo::Region(region), Some(mark)) if *region != mark.region => {
-            Some(format!("leads to {region}, but epoch {} is of {}", mark.epoch, mark.region))
+        (LeadsTo::Region(region), Some(stamp)) if *region != stamp.region => {
+            Some(format!("leads to {region}, but epoch {} is of {}", stamp.epoch, stamp.region))
         }
-        (LeadsTo::Region(region), Some(mark)) if found.mark != newest.mark => {
-            Some(format!("leads to {region}, for epoch {}", mark.epoch))
+        (LeadsTo::Region(region), Some(stamp)) if found.stamp != newest.stamp => {
+            Some(format!("leads to {region}, for epoch {}", stamp.epoch))
         }
         (LeadsTo::Region(_), Some(_)) => None,
     }

@@ -3,14 +3,14 @@
 //! HAProxy decides by itself: it asks each agent `GET /primary`, which is answered by 200 only under
 //! a live lease. So a controller can neither send clients to a node that may not write, nor keep them
 //! from one that may, for longer than the next check. What this driver does on the socket only makes
-//! the next check's answer true at once: servers of other regions are marked as down and their
-//! sessions are cut, those of the region are marked as up.
+//! the next check's answer true at once: servers of other regions count as down and their
+//! sessions are cut, those of the region count as up.
 //!
 //! `record` is the backend; the targets of a region are names of its servers. Each needs a health
-//! check, for without one a mark would stay. What a person put into maintenance stays there while
+//! check, for without one a stamp would stay. What a person put into maintenance stays there while
 //! nothing moves; a move ends it for the region that it goes to, and says so.
 //!
-//! The [`Mark`] is a variable of the process, `proc.lifeboat.BACKEND`. HAProxy cannot compare and swap
+//! The [`Stamp`] is a variable of the process, `proc.lifeboat.BACKEND`. HAProxy cannot compare and swap
 //! it: of two controllers at the same moment, the one with the lower epoch may be the last to write.
 //! That moves nobody for longer than one check, and the other one sees and corrects it when it looks
 //! next. Like everything said on the socket, the variable is lost by a reload, and set again.
@@ -28,7 +28,7 @@ use self::runtime::Socket;
 use self::servers::Server;
 use super::answers::{Answer, picture, result};
 use super::verdict::{foreign, superseded};
-use super::{Found, LeadsTo, Mark, Pointing, TrafficDriver, Verdict, judge};
+use super::{Found, LeadsTo, Pointing, Stamp, TrafficDriver, Verdict, judge};
 
 /// How often it is looked again whether what was said holds.
 const ATTEMPTS: usize = 3;
@@ -81,19 +81,19 @@ impl Haproxy {
         let (state, variable) = futures::join!(socket.say(&state), socket.say(&variable));
         let servers = servers::read(&state?).map_err(|why| self.refused(socket, &why))?;
         let text = servers::variable(&variable?).map_err(|why| self.refused(socket, &why))?;
-        let mark = text.as_deref().and_then(Mark::read);
-        let mark = mark.filter(|mark| mark.service == self.service);
-        let leads_to = match (&mark, text) {
+        let stamp = text.as_deref().and_then(Stamp::read);
+        let stamp = stamp.filter(|stamp| stamp.service == self.service);
+        let leads_to = match (&stamp, text) {
             (None, Some(_)) => LeadsTo::Taken(format!("{} is set by others", self.variable)),
             _ => self.leads_to(socket, &servers)?,
         };
         let ours = |server: &&Server| {
-            let region = mark.as_ref().and_then(|mark| self.targets.get(&mark.region));
+            let region = stamp.as_ref().and_then(|stamp| self.targets.get(&stamp.region));
             server.is_held && region.is_some_and(|names| names.contains(&server.name))
         };
         let held = servers.iter().find(ours);
         let flaw = held.map(|server| format!("holds server {} in maintenance", server.name));
-        Ok(Shown { found: Found { mark, leads_to, flaw }, servers })
+        Ok(Shown { found: Found { stamp, leads_to, flaw }, servers })
     }
 
     /// The region whose servers are up.
@@ -127,7 +127,7 @@ impl Haproxy {
         })
     }
 
-    async fn set(&self, socket: &Socket, wanted: &Mark) -> Outcome<Found> {
+    async fn set(&self, socket: &Socket, wanted: &Stamp) -> Outcome<Found> {
         let place = format!("backend {} at {socket}", self.backend);
         let Some(targets) = self.targets.get(&wanted.region).filter(|names| !names.is_empty())
         else {
@@ -139,7 +139,7 @@ impl Haproxy {
         for _ in 0..ATTEMPTS {
             let Shown { mut found, servers } = self.read(socket).await?;
             // Said once an epoch: from then on checks decide, and what they decide is only told.
-            if found.mark.as_ref() == Some(wanted) {
+            if found.stamp.as_ref() == Some(wanted) {
                 found.flaw = found.flaw.or(ended);
                 return Ok(found);
             }
@@ -148,7 +148,7 @@ impl Haproxy {
                 found.leads_to = LeadsTo::Nowhere;
             }
             match judge(&found, wanted) {
-                Verdict::Superseded(mark) => return Err(superseded(&place, &mark, wanted)),
+                Verdict::Superseded(stamp) => return Err(superseded(&place, &stamp, wanted)),
                 Verdict::Foreign(why) => return Err(foreign(&place, &why)),
                 Verdict::Keep | Verdict::Set => {}
             }
@@ -166,12 +166,12 @@ impl Haproxy {
     }
 
     /// One line: who it is for, then others down, then ours up.
-    fn commands(&self, servers: &[Server], targets: &BTreeSet<String>, wanted: &Mark) -> String {
+    fn commands(&self, servers: &[Server], targets: &BTreeSet<String>, wanted: &Stamp) -> String {
         let backend = &self.backend;
-        let mark = wanted.to_string().replace(' ', "\\ ");
+        let stamp = wanted.to_string().replace(' ', "\\ ");
         let mut commands = vec![
             "experimental-mode on".to_owned(),
-            format!("set var {} str({mark})", self.variable),
+            format!("set var {} str({stamp})", self.variable),
         ];
         for name in self.targets.values().flatten().filter(|name| !targets.contains(*name)) {
             commands.push(format!("set server {backend}/{name} health down"));
@@ -209,7 +209,7 @@ impl TrafficDriver for Haproxy {
     }
 
     fn point(&self, region: RegionName, epoch: u64) -> LocalBoxFuture<'_, Outcome<Pointing>> {
-        let wanted = Mark { service: self.service.clone(), epoch, region };
+        let wanted = Stamp { service: self.service.clone(), epoch, region };
         Box::pin(async move {
             let answers = join_all(self.sockets.iter().map(async |socket| Answer {
                 server: socket.to_string(),

@@ -13,7 +13,7 @@ use lifeboat_telemetry::{Code, Failure, Outcome};
 
 use super::answers::{Answer, picture, result};
 use super::verdict::{foreign, superseded};
-use super::{Found, LeadsTo, Mark, Pointing, TrafficDriver, Verdict, judge};
+use super::{Found, LeadsTo, Pointing, Stamp, TrafficDriver, Verdict, judge};
 
 /// How often a change is tried again that somebody else's came before.
 const ATTEMPTS: usize = 8;
@@ -24,7 +24,7 @@ pub struct ModelServers(Rc<RefCell<Vec<ModelServer>>>);
 
 #[derive(Debug, Clone)]
 struct ModelServer {
-    mark: Option<Mark>,
+    stamp: Option<Stamp>,
     leads_to: LeadsTo,
     answers: bool,
 }
@@ -32,7 +32,7 @@ struct ModelServer {
 impl ModelServers {
     /// So many servers without the record.
     pub fn new(count: usize) -> Self {
-        let server = ModelServer { mark: None, leads_to: LeadsTo::Nowhere, answers: true };
+        let server = ModelServer { stamp: None, leads_to: LeadsTo::Nowhere, answers: true };
         Self(Rc::new(RefCell::new(vec![server; count])))
     }
 
@@ -50,11 +50,11 @@ impl ModelServers {
         }
     }
 
-    /// What clients get of a server: where it leads, and the epoch of its mark. None if it is silent.
+    /// What clients get of a server: where it leads, and the epoch of its stamp. None if it is silent.
     pub fn ask(&self, server: usize) -> Option<(LeadsTo, Option<u64>)> {
         let servers = self.0.borrow();
         let server = servers.get(server).filter(|server| server.answers)?;
-        Some((server.leads_to.clone(), server.mark.as_ref().map(|mark| mark.epoch)))
+        Some((server.leads_to.clone(), server.stamp.as_ref().map(|stamp| stamp.epoch)))
     }
 
     fn count(&self) -> usize {
@@ -66,18 +66,18 @@ impl ModelServers {
         let Some(found) = servers.get(server).filter(|server| server.answers) else {
             return Err(silent(server));
         };
-        Ok(Found { mark: found.mark.clone(), leads_to: found.leads_to.clone(), flaw: None })
+        Ok(Found { stamp: found.stamp.clone(), leads_to: found.leads_to.clone(), flaw: None })
     }
 
     /// All or nothing, if it is still as it was read.
-    fn swap(&self, server: usize, read: &Found, wanted: &Mark) -> Outcome<()> {
+    fn swap(&self, server: usize, read: &Found, wanted: &Stamp) -> Outcome<()> {
         let mut servers = self.0.borrow_mut();
         let Some(held) = servers.get_mut(server).filter(|server| server.answers) else {
             return Err(silent(server));
         };
-        if (&held.mark, &held.leads_to) == (&read.mark, &read.leads_to) {
+        if (&held.stamp, &held.leads_to) == (&read.stamp, &read.leads_to) {
             held.leads_to = LeadsTo::Region(wanted.region.clone());
-            held.mark = Some(wanted.clone());
+            held.stamp = Some(wanted.clone());
         }
         Ok(())
     }
@@ -122,7 +122,7 @@ impl<'a> ModelTraffic<'a> {
         found
     }
 
-    async fn set(&self, server: usize, wanted: &Mark) -> Outcome<Found> {
+    async fn set(&self, server: usize, wanted: &Stamp) -> Outcome<Found> {
         let place = format!("model {server}");
         if !self.regions.contains(&wanted.region) {
             let message = format!("the model has no target in region {}", wanted.region);
@@ -132,7 +132,7 @@ impl<'a> ModelTraffic<'a> {
             let found = self.read(server).await?;
             match judge(&found, wanted) {
                 Verdict::Keep => return Ok(found),
-                Verdict::Superseded(mark) => return Err(superseded(&place, &mark, wanted)),
+                Verdict::Superseded(stamp) => return Err(superseded(&place, &stamp, wanted)),
                 Verdict::Foreign(why) => return Err(foreign(&place, &why)),
                 Verdict::Set => {}
             }
@@ -161,7 +161,7 @@ impl TrafficDriver for ModelTraffic<'_> {
     }
 
     fn point(&self, region: RegionName, epoch: u64) -> LocalBoxFuture<'_, Outcome<Pointing>> {
-        let wanted = Mark { service: self.service.clone(), epoch, region };
+        let wanted = Stamp { service: self.service.clone(), epoch, region };
         Box::pin(async move {
             let answers = join_all((0..self.servers.count()).map(async |server| Answer {
                 server: format!("model {server}"),

@@ -1,12 +1,12 @@
 //! DNS UPDATE (RFC 2136), signed by TSIG (RFC 8945), as BIND, Knot and PowerDNS speak it.
 //!
-//! The [`Mark`] of a record `db.example.test.` is the only TXT record of
+//! The [`Stamp`] of a record `db.example.test.` is the only TXT record of
 //! `_lifeboat.db.example.test.`; so a key needs to be allowed A and AAAA of the one name and TXT of
 //! the other, and nothing else.
 //!
 //! A change is compare-and-swap, a server at a time: one UPDATE message says what this driver has
-//! read, address and mark alike, as prerequisites, and replaces both. The server does all of it or
-//! nothing. Between any two questions the name has an address, and a mark only grows. Whoever is
+//! read, address and stamp alike, as prerequisites, and replaces both. The server does all of it or
+//! nothing. Between any two questions the name has an address, and a stamp only grows. Whoever is
 //! refused reads again and finds what somebody else wrote.
 //!
 //! Servers are asked over TCP, at once, each for at most [`PATIENCE`] an exchange; each is changed as
@@ -31,7 +31,7 @@ pub use self::exchange::{Key, PATIENCE};
 use self::message::{Record, Shown};
 use super::answers::{Answer, picture, result};
 use super::verdict::{foreign, superseded};
-use super::{Found, LeadsTo, Mark, Pointing, TrafficDriver, Verdict, judge};
+use super::{Found, LeadsTo, Pointing, Stamp, TrafficDriver, Verdict, judge};
 
 /// How often a change is tried again that somebody else's came before.
 const ATTEMPTS: usize = 8;
@@ -75,15 +75,15 @@ impl Rfc2136 {
             let message = format!("the record {name} is not in the zone {zone}");
             return Err(invalid(message));
         }
-        let marked = name.prepend_label("_lifeboat").map_err(|error| {
-            invalid(format!("the record {name} leaves no room for its mark")).because(error)
+        let stamped = name.prepend_label("_lifeboat").map_err(|error| {
+            invalid(format!("the record {name} leaves no room for its stamp")).because(error)
         })?;
         let ttl_seconds = u32::try_from(ttl.as_secs()).unwrap_or(u32::MAX).min(i32::MAX as u32);
         let signer = key.as_ref().map(Key::signer).transpose()?;
         let peer = |address: &String| Peer::new(address, signer.clone(), environment);
         let servers = servers.iter().map(peer).collect();
         let resolver = resolver.map(|address| Peer::new(&address, None, environment));
-        let record = Record { name, marked, zone, service, ttl_seconds };
+        let record = Record { name, stamped, zone, service, ttl_seconds };
         Ok(Self { record, targets, servers, resolver })
     }
 
@@ -97,7 +97,7 @@ impl Rfc2136 {
     }
 
     /// Sets it on one server.
-    async fn set(&self, server: &Peer, wanted: &Mark) -> Outcome<Found> {
+    async fn set(&self, server: &Peer, wanted: &Stamp) -> Outcome<Found> {
         let place = || format!("{} at {server}", self.record.name);
         let targets = self.targets.get(&wanted.region).filter(|targets| !targets.is_empty());
         let targets = targets.ok_or_else(|| {
@@ -107,7 +107,7 @@ impl Rfc2136 {
             let shown = self.read(server).await?;
             match judge(&shown.found, wanted) {
                 Verdict::Keep => return Ok(shown.found),
-                Verdict::Superseded(mark) => return Err(superseded(&place(), &mark, wanted)),
+                Verdict::Superseded(stamp) => return Err(superseded(&place(), &stamp, wanted)),
                 Verdict::Foreign(why) => return Err(foreign(&place(), &why)),
                 Verdict::Set => {}
             }
@@ -179,7 +179,7 @@ impl TrafficDriver for Rfc2136 {
     }
 
     fn point(&self, region: RegionName, epoch: u64) -> LocalBoxFuture<'_, Outcome<Pointing>> {
-        let wanted = Mark { service: self.record.service.clone(), epoch, region };
+        let wanted = Stamp { service: self.record.service.clone(), epoch, region };
         Box::pin(async move {
             let answers = join_all(self.servers.iter().map(async |server| {
                 let set = self.set(server, &wanted);

@@ -3,13 +3,13 @@
 use lifeboat_model::RegionName;
 use lifeboat_telemetry::{Code, Failure};
 
-use super::Mark;
+use super::Stamp;
 
 /// What one server shows of a record.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Found {
-    /// Our mark beside it.
-    pub mark: Option<Mark>,
+    /// Our stamp beside it.
+    pub stamp: Option<Stamp>,
     /// Where it leads.
     pub leads_to: LeadsTo,
     /// What is not as it should be, wherever it leads: a time to live, a server in maintenance.
@@ -25,7 +25,7 @@ pub enum LeadsTo {
     Region(RegionName),
     /// To something that is no region's.
     Elsewhere(String),
-    /// There is something that a change could not replace: an alias, or somebody else's mark.
+    /// There is something that a change could not replace: an alias, or somebody else's stamp.
     Taken(String),
 }
 
@@ -38,47 +38,47 @@ pub enum Verdict {
     Set,
     /// It carries a higher epoch, or the same one for another region: whoever wants to change it
     /// knows less than whoever did.
-    Superseded(Mark),
+    Superseded(Stamp),
     /// It is somebody else's, in words.
     Foreign(String),
 }
 
-/// Decides. A record without a mark is adopted if it leads to one of the regions, and made if there
-/// is none; what carries our mark is repaired; nothing else is touched.
-pub fn judge(found: &Found, wanted: &Mark) -> Verdict {
+/// Decides. A record without a stamp is adopted if it leads to one of the regions, and made if there
+/// is none; what carries our stamp is repaired; nothing else is touched.
+pub fn judge(found: &Found, wanted: &Stamp) -> Verdict {
     if let LeadsTo::Taken(what) = &found.leads_to {
         return Verdict::Foreign(what.clone());
     }
-    let Some(mark) = &found.mark else {
+    let Some(stamp) = &found.stamp else {
         return match &found.leads_to {
             LeadsTo::Elsewhere(where_to) => Verdict::Foreign(format!("it leads to {where_to}")),
             _ => Verdict::Set,
         };
     };
-    if mark.service != wanted.service {
-        return Verdict::Foreign(format!("it is a record of service {}", mark.service));
+    if stamp.service != wanted.service {
+        return Verdict::Foreign(format!("it is a record of service {}", stamp.service));
     }
-    let disputed = mark.epoch == wanted.epoch && mark.region != wanted.region;
-    if mark.epoch > wanted.epoch || disputed {
-        return Verdict::Superseded(mark.clone());
+    let disputed = stamp.epoch == wanted.epoch && stamp.region != wanted.region;
+    if stamp.epoch > wanted.epoch || disputed {
+        return Verdict::Superseded(stamp.clone());
     }
     let there = matches!(&found.leads_to, LeadsTo::Region(region) if *region == wanted.region);
-    match mark == wanted && there && found.flaw.is_none() {
+    match stamp == wanted && there && found.flaw.is_none() {
         true => Verdict::Keep,
         false => Verdict::Set,
     }
 }
 
 /// A change that came too late.
-pub(super) fn superseded(place: &str, mark: &Mark, wanted: &Mark) -> Failure {
-    let message = match mark.epoch == wanted.epoch {
+pub(super) fn superseded(place: &str, stamp: &Stamp, wanted: &Stamp) -> Failure {
+    let message = match stamp.epoch == wanted.epoch {
         true => format!(
             "{place} leads to {} for epoch {}, and cannot lead to {} for the same one",
-            mark.region, mark.epoch, wanted.region
+            stamp.region, stamp.epoch, wanted.region
         ),
         false => format!(
             "{place} carries epoch {} for {}: epoch {} is over",
-            mark.epoch, mark.region, wanted.epoch
+            stamp.epoch, stamp.region, wanted.epoch
         ),
     };
     Failure::new(Code::TrafficSuperseded, message)

@@ -13,7 +13,7 @@ use base64::engine::general_purpose::STANDARD;
 use hickory_proto::op::{Message, OpCode, Query};
 use hickory_proto::rr::{Name, RecordType};
 use lifeboat_drivers::traffic::rfc2136::{Key, Rfc2136, Settings};
-use lifeboat_drivers::traffic::{Mark, TrafficDriver as _};
+use lifeboat_drivers::traffic::{Stamp, TrafficDriver as _};
 use lifeboat_environment::{Clock as _, Environment, ManualClock, SystemClock, SystemRandom};
 use lifeboat_telemetry::Code;
 use lifeboat_testkit::bind::{self, Server, Zone};
@@ -24,7 +24,7 @@ use crate::on_one_thread;
 use crate::suite::{code, conforms, leads, region, the_higher_epoch_wins, until_seen};
 
 const RECORD: &str = "db.lifeboat.test.";
-const MARK: &str = "_lifeboat.db.lifeboat.test.";
+const STAMP: &str = "_lifeboat.db.lifeboat.test.";
 const EAST: &str = "127.0.1.10";
 const WEST: &str = "127.0.2.10";
 
@@ -66,7 +66,7 @@ fn servers<const COUNT: usize>() -> Result<([Server; COUNT], Zone)> {
     Ok((servers, zone))
 }
 
-fn mark(epoch: u64, name: &str) -> String {
+fn stamp(epoch: u64, name: &str) -> String {
     format!("\"lifeboat=1 service=ledger epoch={epoch} region={name}\"")
 }
 
@@ -77,7 +77,7 @@ fn bind_conforms() -> Result<()> {
     on_one_thread(conforms(&driver, &|_| {}))?;
     for server in [&east, &west] {
         assert_eq!(server.ask(RECORD, "A")?, [format!("{RECORD} 2 IN A {EAST}")]);
-        assert_eq!(server.data(MARK, "TXT")?, [mark(6, "east")]);
+        assert_eq!(server.data(STAMP, "TXT")?, [stamp(6, "east")]);
     }
     Ok(())
 }
@@ -114,7 +114,7 @@ fn a_region_may_have_several_addresses() -> Result<()> {
     })
 }
 
-/// While two of them race, clients always get one address, and marks only grow.
+/// While two of them race, clients always get one address, and stamps only grow.
 #[test]
 fn of_two_updaters_the_higher_epoch_wins_and_the_name_is_never_empty() -> Result<()> {
     let ([east, west], zone) = servers()?;
@@ -150,9 +150,9 @@ fn watch(server: &Server, over: &AtomicBool) -> Result<Vec<String>> {
     while !over.load(Ordering::Relaxed) {
         let addresses = ask(RECORD, RecordType::A)?;
         ensure!(addresses == [EAST] || addresses == [WEST], "clients get {addresses:?}");
-        let texts = ask(MARK, RecordType::TXT)?;
-        let mark = texts.first().and_then(|text| Mark::read(text.trim_matches('"')));
-        let epoch = mark.map_or(0, |mark| mark.epoch);
+        let texts = ask(STAMP, RecordType::TXT)?;
+        let stamp = texts.first().and_then(|text| Stamp::read(text.trim_matches('"')));
+        let epoch = stamp.map_or(0, |stamp| stamp.epoch);
         ensure!(epoch >= newest, "epoch {epoch} came after {newest}");
         newest = epoch;
         if seen.last() != addresses.first() {
@@ -169,29 +169,58 @@ fn a_change_that_was_delayed_on_its_way_changes_nothing() -> Result<()> {
     let quick = driver(settings(&zone, &[&server])?)?;
     on_one_thread(async {
         quick.point(region("east"), 1).await?;
-        let listener = tokio::net::TcpListener::bind(("127.0.0.1", 0)).await?;
-        let through = vec![listener.local_addr()?.to_string()];
-        let slow = driver(Settings { servers: through, ..settings(&zone, &[&server])? })?;
-        let (reached, open) = (Notify::new(), Notify::new());
-        let late = async {
-            tokio::select! {
-                late = slow.point(region("west"), 2) => Ok(late),
-                broken = hold_updates(&listener, server.address(), &reached, &open) => broken,
-            }
-        };
-        let overtake = async {
-            reached.notified().await;
+        let late = overtaken(&server, &zone, async {
             assert_eq!(quick.point(region("east"), 3).await?, leads(3, "east"));
-            open.notify_one();
-            anyhow::Ok(())
-        };
-        let (late, overtaken) = futures::join!(late, overtake);
-        overtaken?;
-        assert_eq!(code(late?), Some(Code::TrafficSuperseded));
+            Ok(())
+        });
+        assert_eq!(late.await?, Some(Code::TrafficSuperseded));
         assert_eq!(server.data(RECORD, "A")?, [EAST]);
-        assert_eq!(server.data(MARK, "TXT")?, [mark(3, "east")]);
+        assert_eq!(server.data(STAMP, "TXT")?, [stamp(3, "east")]);
         Ok(())
     })
+}
+
+/// Addresses beside an alias are ignored by servers without a word; a stamp would claim them.
+#[test]
+fn an_alias_that_was_made_meanwhile_stays_alone() -> Result<()> {
+    let ([server], zone) = servers()?;
+    on_one_thread(async {
+        let late = overtaken(&server, &zone, async {
+            server.edit(&["update add db.lifeboat.test. 2 CNAME www.lifeboat.test."])?;
+            Ok(())
+        });
+        assert_eq!(late.await?, Some(Code::TrafficForeign));
+        assert_eq!(server.data(RECORD, "CNAME")?, ["www.lifeboat.test."]);
+        assert!(server.data(STAMP, "TXT")?.is_empty());
+        Ok(())
+    })
+}
+
+/// Leads the record to west for epoch 2, and lets `meanwhile` happen between reading and changing.
+async fn overtaken(
+    server: &Server,
+    zone: &Zone,
+    meanwhile: impl Future<Output = Result<()>>,
+) -> Result<Option<Code>> {
+    let listener = tokio::net::TcpListener::bind(("127.0.0.1", 0)).await?;
+    let through = vec![listener.local_addr()?.to_string()];
+    let slow = driver(Settings { servers: through, ..settings(zone, &[server])? })?;
+    let (reached, open) = (Notify::new(), Notify::new());
+    let late = async {
+        tokio::select! {
+            late = slow.point(region("west"), 2) => Ok(late),
+            broken = hold_updates(&listener, server.address(), &reached, &open) => broken,
+        }
+    };
+    let meanwhile = async {
+        reached.notified().await;
+        meanwhile.await?;
+        open.notify_one();
+        anyhow::Ok(())
+    };
+    let (late, meanwhile) = futures::join!(late, meanwhile);
+    meanwhile?;
+    Ok(code(late?))
 }
 
 /// Stands before a server and lets no UPDATE through until it is told to; ends only by an error.
@@ -413,11 +442,11 @@ fn what_is_not_ours_is_refused_and_what_fits_is_adopted() -> Result<()> {
             let refused = driver.point(region("east"), 1).await;
             assert_eq!(code(refused), Some(Code::TrafficForeign), "{kind}");
             assert_eq!(server.ask(RECORD, kind)?, before, "{kind}");
-            assert!(server.data(MARK, "TXT")?.is_empty(), "{kind}");
+            assert!(server.data(STAMP, "TXT")?.is_empty(), "{kind}");
             server.edit(&clear)?;
         }
         for text in ["v=spf1 -all", "lifeboat=1 service=shop epoch=1 region=east", "lifeboat=9"] {
-            let add = format!("update add {MARK} 2 TXT \"{text}\"");
+            let add = format!("update add {STAMP} 2 TXT \"{text}\"");
             server.edit(&["update add db.lifeboat.test. 2 A 127.0.1.10", add.as_str()])?;
             let refused = driver.point(region("west"), 2).await;
             assert_eq!(code(refused), Some(Code::TrafficForeign), "{text}");

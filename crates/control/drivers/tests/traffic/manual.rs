@@ -1,6 +1,6 @@
 //! The manual shows what the tests run.
 
-use lifeboat_drivers::traffic::Mark;
+use lifeboat_drivers::traffic::Stamp;
 use lifeboat_model::Spec;
 use lifeboat_testkit::bind::{Key, Zone};
 use lifeboat_testkit::haproxy::{Member, proxies};
@@ -25,8 +25,8 @@ fn the_manual_shows_the_configurations_of_the_tests() {
     let shown = proxies("ledger", "10.1.0.5:5432".parse().unwrap(), &members);
     assert!(MANUAL.contains(&shown), "the manual lacks\n{shown}");
 
-    let mark = MANUAL.lines().find_map(|line| line.split("TXT \"").nth(1)).unwrap();
-    assert!(Mark::read(mark.trim_end_matches('"')).is_some(), "{mark}");
+    let stamp = MANUAL.lines().find_map(|line| line.split("TXT \"").nth(1)).unwrap();
+    assert!(Stamp::read(stamp.trim_end_matches('"')).is_some(), "{stamp}");
 }
 
 /// What it says for the spec is what the spec takes.

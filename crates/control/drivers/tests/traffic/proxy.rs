@@ -189,7 +189,7 @@ fn what_a_reload_forgets_is_said_again() -> Result<()> {
         ground.until_clients_get("west")?;
         let first = &ground.sockets()[0];
         let seen = driver.observe().await?;
-        assert_eq!(seen.dissent, [format!("{first} leads to west, without a mark of ours")]);
+        assert_eq!(seen.dissent, [format!("{first} leads to west, without a stamp of ours")]);
         assert_eq!(driver.point(region("west"), 4).await?, leads(4, "west"));
 
         for proxy in &ground.proxies {

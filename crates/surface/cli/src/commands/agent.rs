@@ -183,8 +183,10 @@ async fn keep_node(
         }
     };
     let told = |deadline: Duration| word.primary_until(deadline);
+    let timer = primary::WatchedTimer::new(&SystemTimer, word.clone());
+    let instance = primary::WatchedInstance::new(&instance, &SystemTimer, word.clone());
     let ports = agent::Ports {
-        timer: &SystemTimer,
+        timer: &timer,
         store: control.store.as_ref(),
         instance: &instance,
         memory: &memory,

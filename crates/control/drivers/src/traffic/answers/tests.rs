@@ -1,10 +1,10 @@
-use super::super::Mark;
+use super::super::Stamp;
 use super::*;
 
 fn found(epoch: Option<u64>, leads_to: LeadsTo) -> Outcome<Found> {
     let service = "ledger".parse().unwrap();
     let region = "west".parse().unwrap();
-    Ok(Found { mark: epoch.map(|epoch| Mark { service, epoch, region }), leads_to, flaw: None })
+    Ok(Found { stamp: epoch.map(|epoch| Stamp { service, epoch, region }), leads_to, flaw: None })
 }
 
 fn to(region: &str) -> LeadsTo {
@@ -21,7 +21,7 @@ fn answers(found: Vec<Outcome<Found>>) -> Vec<Answer> {
 }
 
 #[test]
-fn the_newest_mark_wins_and_all_others_dissent() {
+fn the_newest_stamp_wins_and_all_others_dissent() {
     let shown = vec![
         found(Some(4), to("west")),
         found(Some(5), LeadsTo::Nowhere),
@@ -41,7 +41,7 @@ fn the_newest_mark_wins_and_all_others_dissent() {
             "ns2 leads nowhere",
             "ns3 does not answer",
             "ns5 leads to east, but epoch 5 is of west",
-            "ns6 leads to west, without a mark of ours",
+            "ns6 leads to west, without a stamp of ours",
             "ns7 leads to 203.0.113.9, which is not one region's",
         ]
     );
@@ -53,7 +53,7 @@ fn a_record_before_its_adoption_has_no_epoch() {
     let pointing = picture(same).unwrap();
     assert_eq!((pointing.epoch, pointing.dissent.len()), (None, 0));
     let apart = picture(answers(vec![found(None, to("east")), found(None, to("west"))])).unwrap();
-    assert_eq!(apart.dissent, ["ns2 leads to west, without a mark of ours"]);
+    assert_eq!(apart.dissent, ["ns2 leads to west, without a stamp of ours"]);
 }
 
 #[test]

@@ -9,7 +9,7 @@ use hickory_proto::rr::{DNSClass, Name, RData, Record as Entry, RecordType};
 use lifeboat_model::{RegionName, ServiceName};
 use lifeboat_telemetry::{Code, Failure, Outcome};
 
-use super::super::{Found, LeadsTo, Mark};
+use super::super::{Found, LeadsTo, Stamp};
 use super::exchange::Peer;
 
 /// The types that a change replaces at the record's own name.
@@ -19,8 +19,8 @@ const ADDRESSES: [RecordType; 2] = [RecordType::A, RecordType::AAAA];
 pub(super) struct Record {
     /// Its own.
     pub name: Name,
-    /// Where its mark stands.
-    pub marked: Name,
+    /// Where its stamp stands.
+    pub stamped: Name,
     /// Its zone.
     pub zone: Name,
     /// The service that it belongs to.
@@ -42,9 +42,9 @@ pub(super) struct Shown {
 impl Record {
     /// What is asked of a server.
     pub(super) fn questions(&self) -> Vec<Message> {
-        let mark = self.question(&self.marked, RecordType::TXT, false);
+        let stamp = self.question(&self.stamped, RecordType::TXT, false);
         let mut questions = self.addresses(false);
-        questions.push(mark);
+        questions.push(stamp);
         questions
     }
 
@@ -65,13 +65,18 @@ impl Record {
     }
 
     /// One message: if everything is as it was shown, all of it is replaced.
-    pub(super) fn update(&self, shown: &Shown, targets: &BTreeSet<IpAddr>, mark: &Mark) -> Message {
+    pub(super) fn update(
+        &self,
+        shown: &Shown,
+        targets: &BTreeSet<IpAddr>,
+        stamp: &Stamp,
+    ) -> Message {
         let mut message = Message::new(0, MessageType::Query, OpCode::Update);
         message.add_query(Query::query(self.zone.clone(), RecordType::SOA));
         let places = [
             (&self.name, RecordType::A),
             (&self.name, RecordType::AAAA),
-            (&self.marked, RecordType::TXT),
+            (&self.stamped, RecordType::TXT),
         ];
         for (name, kind) in places {
             message.add_answers(self.as_it_was(shown, name, kind));
@@ -86,8 +91,8 @@ impl Record {
             };
             message.add_authority(Entry::from_rdata(self.name.clone(), self.ttl_seconds, data));
         }
-        let text = RData::TXT(TXT::new(vec![mark.to_string()]));
-        message.add_authority(Entry::from_rdata(self.marked.clone(), self.ttl_seconds, text));
+        let text = RData::TXT(TXT::new(vec![stamp.to_string()]));
+        message.add_authority(Entry::from_rdata(self.stamped.clone(), self.ttl_seconds, text));
         message
     }
 
@@ -119,7 +124,7 @@ impl Shown {
         answers: &[Message],
         targets: &BTreeMap<RegionName, BTreeSet<IpAddr>>,
     ) -> Self {
-        let ours = |entry: &&Entry| entry.name == record.name || entry.name == record.marked;
+        let ours = |entry: &&Entry| entry.name == record.name || entry.name == record.stamped;
         let entries: Vec<Entry> =
             answers.iter().flat_map(|answer| &answer.answers).filter(ours).cloned().collect();
         let at = |name: &Name| {
@@ -136,14 +141,14 @@ impl Shown {
                 _ => {}
             }
         }
-        let texts: Vec<_> = at(&record.marked).filter_map(text_of).collect();
-        let mark = match texts.as_slice() {
-            [text] => Mark::read(text),
+        let texts: Vec<_> = at(&record.stamped).filter_map(text_of).collect();
+        let stamp = match texts.as_slice() {
+            [text] => Stamp::read(text),
             _ => None,
         };
-        let mark = mark.filter(|mark| mark.service == record.service);
-        let stranger = (mark.is_none() && !texts.is_empty())
-            .then(|| format!("{} holds no mark of service {}", record.marked, record.service));
+        let stamp = stamp.filter(|stamp| stamp.service == record.service);
+        let stranger = (stamp.is_none() && !texts.is_empty())
+            .then(|| format!("{} holds no stamp of service {}", record.stamped, record.service));
         let leads_to = match alias.or(stranger) {
             Some(what) => LeadsTo::Taken(what),
             None => leads_to(&addresses, targets),
@@ -154,7 +159,7 @@ impl Shown {
             format!("may be remembered for {ttl} s, and the spec says {} s", record.ttl_seconds)
         });
         let longest_ttl_seconds = ttls.max().unwrap_or(0);
-        Self { found: Found { mark, leads_to, flaw }, longest_ttl_seconds, entries }
+        Self { found: Found { stamp, leads_to, flaw }, longest_ttl_seconds, entries }
     }
 }
 
@@ -210,7 +215,7 @@ pub(super) fn read_update(peer: &Peer, record: &Record, answer: &Message) -> Out
             let message = format!("{peer} does not let {} be changed: {code}", record.name);
             Err(Failure::new(Code::TrafficDenied, message).hint(format!(
                 "Allow the key A and AAAA of {} and TXT of {}, in `update-policy` of the zone.",
-                record.name, record.marked
+                record.name, record.stamped
             )))
         }
         code @ (ResponseCode::NotAuth | ResponseCode::NotZone) => Err(no_zone(peer, record, code)),

@@ -1,20 +1,20 @@
 use super::*;
 
-fn mark(epoch: u64) -> Mark {
+fn stamp(epoch: u64) -> Stamp {
     let name = |text: &str| text.parse().unwrap();
-    Mark { service: name("ledger"), epoch, region: "west".parse().unwrap() }
+    Stamp { service: name("ledger"), epoch, region: "west".parse().unwrap() }
 }
 
 #[test]
-fn a_mark_reads_back() {
+fn a_stamp_reads_back() {
     for epoch in [0, 7, u64::MAX] {
-        assert_eq!(Mark::read(&mark(epoch).to_string()), Some(mark(epoch)));
+        assert_eq!(Stamp::read(&stamp(epoch).to_string()), Some(stamp(epoch)));
     }
-    assert_eq!(mark(7).to_string(), "lifeboat=1 service=ledger epoch=7 region=west");
+    assert_eq!(stamp(7).to_string(), "lifeboat=1 service=ledger epoch=7 region=west");
 }
 
 #[test]
-fn nothing_else_is_a_mark() {
+fn nothing_else_is_a_stamp() {
     for text in [
         "",
         "v=spf1 -all",
@@ -30,6 +30,6 @@ fn nothing_else_is_a_mark() {
         "lifeboat=1  service=ledger epoch=7 region=west",
         "lifeboat=1 service=ledger epoch=7 region=west ",
     ] {
-        assert_eq!(Mark::read(text), None, "{text}");
+        assert_eq!(Stamp::read(text), None, "{text}");
     }
 }

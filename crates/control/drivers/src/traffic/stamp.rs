@@ -10,7 +10,7 @@ const FIRST_WORD: &str = "lifeboat=1";
 /// Who set a record, and for which epoch. As text
 /// `lifeboat=1 service=SERVICE epoch=NUMBER region=REGION`, at most 180 bytes.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Mark {
+pub struct Stamp {
     /// The service.
     pub service: ServiceName,
     /// Its epoch.
@@ -19,8 +19,8 @@ pub struct Mark {
     pub region: RegionName,
 }
 
-impl Mark {
-    /// Reads exactly what [`Mark`] prints; anything else is somebody else's, or a later version's.
+impl Stamp {
+    /// Reads exactly what [`Stamp`] prints; anything else is somebody else's, or a later version's.
     pub fn read(text: &str) -> Option<Self> {
         let mut words = text.split(' ');
         let mut value = |key: &str| words.next()?.strip_prefix(key);
@@ -33,7 +33,7 @@ impl Mark {
     }
 }
 
-impl fmt::Display for Mark {
+impl fmt::Display for Stamp {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
         let Self { service, epoch, region } = self;
         write!(formatter, "{FIRST_WORD} service={service} epoch={epoch} region={region}")
