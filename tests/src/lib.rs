@@ -9,6 +9,7 @@ pub mod fragments;
 pub mod guarded;
 pub mod lab;
 pub mod ledger;
+pub mod moved;
 pub mod objects;
 pub mod restored;
 pub mod streamed;

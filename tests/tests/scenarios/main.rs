@@ -16,6 +16,7 @@ mod odd;
 mod pitr;
 mod prune;
 mod restore;
+mod standby;
 mod stores;
 mod story;
 mod stream;

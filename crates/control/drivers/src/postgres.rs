@@ -17,6 +17,7 @@ mod probe;
 mod readiness;
 mod release;
 mod rewind;
+pub mod salvage;
 mod session;
 mod settings;
 mod slots;
@@ -395,10 +396,7 @@ impl InstanceDriver for PostgresInstance {
     }
 
     fn salvage(&self, fork: Lsn) -> LocalBoxFuture<'_, Outcome<String>> {
-        let message = format!("node {} sets nothing apart from {fork} on", self.settings.node);
-        let failure = Failure::new(Code::SalvageFailed, message)
-            .hint("This build cannot do it yet: keep the old directory.");
-        async move { Err(failure) }.boxed_local()
+        self.on_thread(move |settings| salvage::in_child(settings, fork)).boxed_local()
     }
 
     fn fork(&self) -> LocalBoxFuture<'_, Outcome<Option<Lsn>>> {

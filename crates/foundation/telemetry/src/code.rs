@@ -184,6 +184,7 @@ codes! {
     RewindFailed = "LB7024", Failed, "the data directory could not be rewound";
     SalvageFailed = "LB7025", Failed, "what the old primary wrote could not be set apart";
     ReceiverEnded = "LB7026", Failed, "the receiver of a region has ended";
+    SalvagePartial = "LB7027", Partial, "some of what the old primary wrote could not be compared";
     TrafficSilent = "LB7030", Failed, "no server of a traffic record answers";
     TrafficSuperseded = "LB7031", Refused, "the traffic record carries a later epoch";
     TrafficForeign = "LB7032", Refused, "the traffic record is somebody else's";

@@ -31,7 +31,7 @@ pub struct RestoreRequest {
     /// Whether the copy becomes the source, and archives.
     pub adopt: bool,
     /// Whether the copy becomes a standby of its source: of the same incarnation, streaming once
-    /// it is told from whom, and never a primary by itself (ADR 0013).
+    /// it is told from whom, and never a primary by itself (ADR 0014).
     pub standby: bool,
     /// New places of tablespaces, by old place or by OID.
     pub tablespaces: Vec<(String, PathBuf)>,

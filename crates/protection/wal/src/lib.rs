@@ -18,6 +18,7 @@ pub mod push;
 pub mod receive;
 mod receiver_name;
 pub mod retention;
+pub mod salvage;
 pub mod search;
 pub mod senders;
 pub mod status;

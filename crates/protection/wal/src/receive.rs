@@ -34,6 +34,9 @@ use lifeboat_telemetry::{Cancel, Code, Failure, Outcome, Reporter};
 pub use seal::{Seal, SealRequest, seal};
 pub use sender::Node;
 
+pub(crate) use reopen::Extent;
+pub(crate) use resume::{Position, Stored};
+
 use attach::attach;
 use folder::Folder;
 use ledger::Ledger;

@@ -131,6 +131,9 @@ pub fn run(command: Command, context: &Context, output: Output) -> Outcome<u8> {
         Command::Standby(Standby::Create(args)) => {
             print(output, standby::create::run(&args, context))
         }
+        Command::Standby(Standby::Salvage(args)) => {
+            print(output, standby::salvage::run(&args, context))
+        }
         Command::Unmanage(args) => print(output, unmanage::run(&args, context)),
         Command::Lab(command) => lab(&command, context, output),
         Command::Schema(_) => print(output, schema::run()),

@@ -1,7 +1,7 @@
 //! What restore_command needs beside the data directory: a plan, and the key with which WAL is
 //! read. They are made from the repositories and kept, so that a standby starts without them.
 
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::time::Duration;
 
 use lifeboat_cluster::{ControlFile, control};
@@ -64,12 +64,12 @@ pub(crate) fn refresh(settings: &Settings) -> Outcome<()> {
         let keys = secrets.stream_keys(binding.body.stream);
         let read_key = secrets.read_key().for_wal(keys.stream());
         WalReadKey { keys, read_key }.save(&key)?;
-        give(&key, settings)?;
+        place::give(settings, &key)?;
     }
     let prefetch = folder.join(PREFETCH);
     if !prefetch.is_dir() {
         std::fs::create_dir_all(&prefetch).map_err(|error| place::failed(&prefetch, error))?;
-        give(&prefetch, settings)?;
+        place::give(settings, &prefetch)?;
     }
     let deadline = settings.database()?.wal.fetch_deadline.duration();
     RecoveryPlan {
@@ -90,7 +90,7 @@ pub(crate) fn refresh(settings: &Settings) -> Outcome<()> {
         created_at: settings.environment.clock().now(),
     }
     .save(&plan)?;
-    give(&plan, settings)
+    place::give(settings, &plan)
 }
 
 /// Removes the key and what was fetched ahead, at the end of a recovery.
@@ -157,15 +157,6 @@ pub(crate) fn repositories(
         })
     };
     access.region_names().into_iter().map(one).collect()
-}
-
-fn give(path: &Path, settings: &Settings) -> Outcome<()> {
-    let (user, group) = place::owner_of(settings)?;
-    if !nix::unistd::Uid::effective().is_root() {
-        return Ok(());
-    }
-    std::os::unix::fs::lchown(path, Some(user), Some(group))
-        .map_err(|error| place::failed(path, error))
 }
 
 /// Where the plan lies.

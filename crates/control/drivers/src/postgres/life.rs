@@ -1,6 +1,6 @@
 //! The guard of this instance, and whether anything of the instance lives.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use lifeboat_cluster::server::{self, Running};
@@ -93,7 +93,7 @@ pub(crate) fn fence(settings: &Settings) -> Outcome<Killed> {
         Some(client) => client.fence()?,
         None => Killed { processes: 0, took: Duration::ZERO },
     };
-    let strangers = kill_strangers(settings)?;
+    let strangers = kill_all_in(settings, settings.data()?)?;
     Ok(Killed {
         processes: killed.processes.saturating_add(strangers.processes),
         took: killed.took.saturating_add(strangers.took),
@@ -101,8 +101,8 @@ pub(crate) fn fence(settings: &Settings) -> Outcome<Killed> {
 }
 
 /// Servers that no guard started: each process that works in the directory, until none is left.
-fn kill_strangers(settings: &Settings) -> Outcome<Killed> {
-    let (data, clock) = (settings.data()?, settings.environment.clock());
+pub(crate) fn kill_all_in(settings: &Settings, data: &Path) -> Outcome<Killed> {
+    let clock = settings.environment.clock();
     let began = clock.elapsed();
     let mut seen = std::collections::BTreeSet::new();
     loop {

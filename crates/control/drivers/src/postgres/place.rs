@@ -168,6 +168,15 @@ pub(crate) fn owner_of(settings: &Settings) -> Outcome<(u32, u32)> {
     })
 }
 
+/// Gives a file or folder to the owner of the data directory.
+pub(crate) fn give(settings: &Settings, path: &Path) -> Outcome<()> {
+    if !nix::unistd::Uid::effective().is_root() {
+        return Ok(());
+    }
+    let (user, group) = owner_of(settings)?;
+    lchown(path, Some(user), Some(group)).map_err(|error| failed(path, error))
+}
+
 fn make_private(path: &Path, (user, group): (u32, u32)) -> std::io::Result<()> {
     if path.is_dir() {
         return Ok(());

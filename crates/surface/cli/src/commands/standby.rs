@@ -1,6 +1,7 @@
 //! `lifeboat standby`: servers that follow the primary.
 
 pub mod create;
+pub mod salvage;
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -17,6 +18,7 @@ use crate::site::Site;
 #[derive(Debug, clap::Subcommand)]
 pub enum Standby {
     Create(create::Args),
+    Salvage(salvage::Args),
 }
 
 /// The times of a spec without a quorum: nothing that a command does here depends on them.

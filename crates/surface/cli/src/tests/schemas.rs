@@ -60,6 +60,7 @@ fn documents() -> BTreeMap<String, Value> {
         document::<schema::SpecSchema>(),
         document::<status::Status>(),
         document::<standby::create::StandbyCreated>(),
+        document::<standby::salvage::SalvageReport>(),
         document::<unmanage::Unmanaged>(),
         document::<wal::acknowledge::Acknowledged>(),
         document::<wal::fetch::Fetched>(),
