@@ -150,7 +150,7 @@ async fn part(regions: &Regions) -> Result<Lsn> {
     west.takes_over().await?;
     west.psql(world, "INSERT INTO t VALUES (-1)")?;
     let refused = east.driver.come_back("west-1".parse()?, Return::AsItIs).await;
-    assert_eq!(refused.unwrap_err().code(), Code::Diverged);
+    assert_eq!(refused.expect_err("it diverged").code(), Code::Diverged);
     west.driver.fork().await?.context("no fork")
 }
 
