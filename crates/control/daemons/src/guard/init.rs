@@ -228,7 +228,7 @@ impl Init<'_> {
 
     fn send_kills(&self) {
         if self.begin.namespace {
-            // Everybody in the namespace but this process, which is its first: seen to at the start.
+            // Everybody in the namespace but this process, which is its first: `init` saw to it.
             let _ = kill(Pid::from_raw(-1), Signal::SIGKILL);
         } else {
             for pid in living_below(Pid::this()).unwrap_or_default() {

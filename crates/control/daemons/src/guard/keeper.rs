@@ -52,6 +52,13 @@ enum WaitsFor {
     End,
 }
 
+impl WaitsFor {
+    /// Whether it waits for an extension that both processes know now.
+    fn is_reached(self, until: Duration) -> bool {
+        matches!(self, Self::Extension(to) if to <= until)
+    }
+}
+
 /// How long an agent waits until it is told that something is left.
 const LEFT: Duration = Duration::from_secs(8);
 /// How long an agent waits for what init does at once.
@@ -327,8 +334,8 @@ impl<'a> Keeper<'a> {
                 Up::Extended(until) => {
                     // A deadline that has come meanwhile stays where it is.
                     if let Ok(deadline) = self.deadline.extend(now, until) {
-                        let reached = |what: &WaitsFor| matches!(what, WaitsFor::Extension(to) if *to <= until);
-                        self.tell_waiting(reached, &Answer::Extended { deadline });
+                        let answer = Answer::Extended { deadline };
+                        self.tell_waiting(|what| what.is_reached(until), &answer);
                     }
                 }
                 Up::NotStarted(_) | Up::Killing | Up::Ended(_) => {}

@@ -189,7 +189,7 @@ pub(super) fn nothing_lives(plan: &GuardPlan) -> bool {
     matches!(running(&plan.data_directory), Ok(Running::No))
 }
 
-/// PostgreSQL takes a `postmaster.pid` for valid if a process of that number and its own user lives.
+/// PostgreSQL takes a `postmaster.pid` for valid if a process of that number and its user lives.
 /// After a crash the number may be another's; that this is no server was seen a moment ago.
 fn forget_number(data: &Path) {
     let path = data.join("postmaster.pid");

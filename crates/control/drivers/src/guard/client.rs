@@ -205,7 +205,7 @@ impl Client {
         Ok(serde_json::from_slice(&line)?)
     }
 
-    /// Whoever could put a socket here could also confirm what nobody did: so it is told whose it is.
+    /// Whoever could put a socket here could also confirm what nobody did: this says whose it is.
     fn dial(&self) -> std::io::Result<(UnixStream, Uid)> {
         let stream = UnixStream::connect(&self.socket)?;
         let peer = Uid::from_raw(getsockopt(&stream, PeerCredentials)?.uid());
