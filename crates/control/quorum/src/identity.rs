@@ -25,7 +25,7 @@ use lifeboat_telemetry::{Code, Failure, Outcome};
 use serde::{Deserialize, Serialize};
 use zeroize::Zeroizing;
 
-pub use authority::{Authority, ServerCertificate};
+pub use authority::{Authority, Issued, ServerCertificate};
 pub use invitation::{Invitation, Sealed};
 pub use rights::{Right, Rights};
 pub use signed::SignedStore;
@@ -219,5 +219,5 @@ fn read_secret(path: &Path) -> Outcome<Zeroizing<Vec<u8>>> {
 
 fn unusable(why: &str) -> Failure {
     Failure::new(Code::IdentityUnusable, format!("this process cannot prove who it is: {why}"))
-        .hint("Enroll it again: `lifeboat enroll`.")
+        .hint("Enroll it again: `lifeboat enroll host`.")
 }

@@ -24,8 +24,8 @@ mod token;
 pub use desired::{Desired, Goal, ReceiverGoal, Return};
 pub use etcd::{EtcdAccess, EtcdAdmin, EtcdStore, Login};
 pub use identity::{
-    Authority, Certificate, Identity, Invitation, Right, Rights, Role, Sealed, ServerCertificate,
-    SignedStore,
+    Authority, Certificate, Identity, Invitation, Issued, Right, Rights, Role, Sealed,
+    ServerCertificate, SignedStore,
 };
 pub use keys::Keys;
 pub use lease::{Holder, Lease, Waiter};

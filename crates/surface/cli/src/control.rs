@@ -8,9 +8,7 @@ use lifeboat_failover::candidate::ABSENT_AFTER;
 use lifeboat_failover::{Mirror, Seen, Service, View, Voice};
 use lifeboat_model::spec::Engine;
 use lifeboat_model::{RegionName, ServiceName};
-use lifeboat_quorum::{
-    EtcdAccess, EtcdStore, Keys, LocalStore, Observations, Store, Timing, Transaction,
-};
+use lifeboat_quorum::{Keys, Observations, Store, Timing, Transaction};
 use lifeboat_repository::access::writer_path;
 use lifeboat_repository::ids::Digest;
 use lifeboat_repository::keys::WriterKey;
@@ -51,17 +49,9 @@ impl Control {
         let runtime = Builder::new_current_thread().enable_all().build().map_err(|error| {
             Failure::new(Code::Internal, "cannot start a runtime").because(error)
         })?;
-        let store: Box<dyn Store> = match &quorum.etcd {
-            Some(etcd) => {
-                let access = EtcdAccess::of(etcd, environment)?;
-                let _inside = runtime.enter();
-                Box::new(EtcdStore::new(&access, timing.store_timeout)?)
-            }
-            None => Box::new(LocalStore::open(
-                &site.state.join("quorum"),
-                timing.store_timeout,
-                environment,
-            )?),
+        let store = {
+            let _inside = runtime.enter();
+            lifeboat_quorum::open(quorum, &site.state, environment)?
         };
         let text = std::fs::read(&site.origin).map_err(|error| {
             let message = format!("cannot read {}", site.origin.display());

@@ -62,6 +62,15 @@ impl EtcdAdmin {
         self.tell("/v3/auth/enable", &json!({})).await.map(drop)
     }
 
+    /// Whether authentication is enabled, and this administrator is let in.
+    pub async fn is_enabled(&self) -> Result<bool, StoreError> {
+        match self.tell("/v3/auth/role/get", &json!({ "role": ROOT })).await {
+            Ok(_) => Ok(true),
+            Err(StoreError::Unavailable(why)) if why.contains("is not enabled") => Ok(false),
+            Err(error) => Err(error),
+        }
+    }
+
     /// Makes a user with exactly these rights; one that exists gets this password.
     pub async fn set_user(
         &self,

@@ -37,6 +37,22 @@ pub struct Authority {
     pub tls_certificate: String,
     /// Of etcd's user `root`.
     etcd_password: Zeroizing<String>,
+    /// Whom it certified: what their rights are when the spec has changed.
+    pub issued: Vec<Issued>,
+}
+
+/// Somebody whom an authority certified.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Issued {
+    /// The name, which is also a user of etcd.
+    pub name: String,
+    /// What it may do.
+    pub role: Role,
+    /// Where it is.
+    pub region: RegionName,
+    /// `SERVICE/DATABASE/NODE` of an agent's nodes; all of its region if there is none.
+    pub nodes: Vec<String>,
 }
 
 /// A certificate of a server and its key, both PEM.
@@ -75,6 +91,7 @@ impl Authority {
             tls_key: Zeroizing::new(key.serialize_pem()),
             tls_certificate: certificate.pem(),
             etcd_password: secret(),
+            issued: Vec::new(),
         })
     }
 

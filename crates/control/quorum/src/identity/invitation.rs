@@ -130,5 +130,5 @@ impl FromStr for Invitation {
 /// A token that does not do.
 pub(crate) fn refused(why: &str) -> Failure {
     Failure::new(Code::EnrollmentRefused, format!("the token was not accepted: {why}"))
-        .hint("Ask for a new invitation: `lifeboat enroll --invite`, where the authority lies.")
+        .hint("Ask for a new invitation: `lifeboat enroll invite`, where the authority lies.")
 }

@@ -1,7 +1,9 @@
 //! What each daemon may write into etcd, and nothing else.
 
 use lifeboat_model::{DatabaseId, NodeName, RegionName, Spec};
+use lifeboat_telemetry::{Code, Failure, Outcome};
 
+use super::{Issued, Role};
 use crate::Keys;
 
 /// The right to read or write one key, or all below a prefix.
@@ -34,6 +36,18 @@ impl Right {
 pub struct Rights(pub Vec<Right>);
 
 impl Rights {
+    /// Of somebody whom the authority certified, as the spec is now.
+    pub fn of(keys: &Keys, spec: &Spec, issued: &Issued) -> Outcome<Self> {
+        match issued.role {
+            Role::Controller => Ok(Self::of_controller(keys, spec, &issued.region)),
+            Role::Operator => Ok(Self::of_operator(keys, spec)),
+            Role::Agent => {
+                let nodes = nodes(spec, issued)?;
+                Ok(Self::of_agent(keys, &issued.region, &nodes))
+            }
+        }
+    }
+
     /// Of the agent of these nodes: what it tells of them, their leases, and its region's
     /// receivers of their databases.
     pub fn of_agent(keys: &Keys, region: &RegionName, nodes: &[(DatabaseId, NodeName)]) -> Self {
@@ -86,4 +100,25 @@ impl Rights {
         rights.dedup();
         Self(rights)
     }
+}
+
+/// The nodes of an agent: those that were named, else all of its region.
+fn nodes(spec: &Spec, issued: &Issued) -> Outcome<Vec<(DatabaseId, NodeName)>> {
+    let databases = spec.databases();
+    let all = databases.flat_map(|(id, database)| {
+        let here = database.nodes.iter().filter(|(_, node)| node.region == issued.region);
+        here.map(move |(name, _)| (id.clone(), name.clone()))
+    });
+    let all: Vec<(DatabaseId, NodeName)> = all.collect();
+    if issued.nodes.is_empty() {
+        return Ok(all);
+    }
+    let one = |named: &String| {
+        let found = all.iter().find(|(id, node)| format!("{id}/{node}") == *named).cloned();
+        found.ok_or_else(|| {
+            let message = format!("the spec has no node {named} in {}", issued.region);
+            Failure::new(Code::RegionUnknown, message).hint("Write it SERVICE/DATABASE/NODE.")
+        })
+    };
+    issued.nodes.iter().map(one).collect()
 }
