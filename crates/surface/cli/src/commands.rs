@@ -8,6 +8,7 @@ pub mod backups;
 pub mod check;
 pub mod completions;
 pub mod controller;
+pub mod enroll;
 pub mod explain;
 pub mod explain_decision;
 pub mod guard;
@@ -31,6 +32,7 @@ use lifeboat_telemetry::Outcome;
 use crate::context::Context;
 use crate::output::{Output, Report};
 use backups::Backups;
+use enroll::Enroll;
 use guard::Guard;
 use key::Key;
 use lab::Lab;
@@ -59,6 +61,8 @@ pub enum Command {
     #[command(subcommand)]
     Guard(Guard),
     Apply(apply::Args),
+    #[command(subcommand)]
+    Enroll(Enroll),
     Agent(agent::Args),
     Controller(controller::Args),
     Status(status::Args),
@@ -116,6 +120,7 @@ pub fn run(command: Command, context: &Context, output: Output) -> Outcome<u8> {
         Command::Guard(Guard::Step(_)) => print(output, guard::step::run()),
         Command::Guard(Guard::Borrow(args)) => print(output, guard::borrow::run(&args)),
         Command::Apply(args) => print(output, apply::run(&args, context)),
+        Command::Enroll(command) => enroll(&command, context, output),
         Command::Agent(args) => print(output, agent::run(&args, context)),
         Command::Controller(args) => print(output, controller::run(&args, context)),
         Command::Status(args) => print(output, status::run(&args, context)),
@@ -138,6 +143,16 @@ pub fn run(command: Command, context: &Context, output: Output) -> Outcome<u8> {
         Command::Lab(command) => lab(&command, context, output),
         Command::Schema(_) => print(output, schema::run()),
         Command::Completions(args) => print(output, completions::run(&args)),
+    }
+}
+
+fn enroll(command: &Enroll, context: &Context, output: Output) -> Outcome<u8> {
+    match command {
+        Enroll::Authority(args) => print(output, enroll::authority::run(args, context)),
+        Enroll::Server(args) => print(output, enroll::server::run(args, context)),
+        Enroll::Invite(args) => print(output, enroll::invite::run(args, context)),
+        Enroll::Host(_) => print(output, enroll::host::run(context)),
+        Enroll::Refresh(_) => print(output, enroll::refresh::run(context)),
     }
 }
 

@@ -12,7 +12,7 @@ use serde_json::{Value, json};
 
 use crate::arguments::Arguments;
 use crate::commands::{
-    adopt, agent, apply, backup, backups, check, completions, controller, explain,
+    adopt, agent, apply, backup, backups, check, completions, controller, enroll, explain,
     explain_decision, guard, init, key, moves, repo, restore, runs, schema, standby, status,
     unmanage, wal,
 };
@@ -42,6 +42,11 @@ fn documents() -> BTreeMap<String, Value> {
         document::<init::Begun>(),
         document::<key::add::Added>(),
         document::<key::enroll::Enrolled>(),
+        document::<enroll::authority::Founded>(),
+        document::<enroll::server::Certified>(),
+        document::<enroll::invite::Invited>(),
+        document::<enroll::host::Taken>(),
+        document::<enroll::refresh::Refreshed>(),
         document::<key::list::Keys>(),
         document::<key::remove::Removed>(),
         document::<moves::FailedOver>(),
