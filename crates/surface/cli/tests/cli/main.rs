@@ -1,6 +1,7 @@
 //! The binary as people, scripts and PostgreSQL meet it.
 
 mod against_postgres;
+mod enroll;
 mod exit_codes;
 mod repositories;
 mod streams;
