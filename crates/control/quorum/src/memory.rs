@@ -22,6 +22,12 @@ impl MemoryStore {
         Self { keys: Rc::new(RefCell::new(Keyspace::new())) }
     }
 
+    /// A store with the same keys and revisions that shares nothing with this one, as a cluster that
+    /// was restored from a snapshot.
+    pub fn fork(&self) -> Self {
+        Self { keys: Rc::new(RefCell::new(self.keys.borrow().clone())) }
+    }
+
     /// What [`Store::read`] answers, without a future.
     pub fn look(&self, prefix: &str, since: Revision) -> Snapshot {
         self.keys.borrow().read(prefix, since)

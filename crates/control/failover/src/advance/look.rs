@@ -97,6 +97,13 @@ impl Turn<'_> {
                         Some(Instance::Down { shut_down_at: Some(end), .. }) => {
                             writes = writes.fact(format!("end.{database}"), end.to_string());
                         }
+                        // Killed at its deadline before it could stop: nobody knows what is missing.
+                        Some(Instance::Down { shut_down_at: None, .. }) => {
+                            return self.fail(format!("{node} was not shut down cleanly"));
+                        }
+                        _ if self.waited() >= RELEASE => {
+                            return self.fail(format!("{node} does not say where its WAL ends"));
+                        }
                         _ => return Next::Wait(format!("{node} is down; where its WAL ends?")),
                     }
                 }

@@ -254,7 +254,7 @@ impl<'a> Receiver<'a> {
             seal::carry_out(path, self.ledger.end())?;
             self.request.environment.failpoints().hit("receive.sealed")?;
         }
-        match seal::read(path)?.filter(|seal| seal.epoch >= self.request.epoch) {
+        match seal::read(path)?.filter(|seal| seal.forbids(self.request.epoch)) {
             Some(seal) => Err(seal::refusal(&seal, self.request.database, self.request.region)),
             None => Ok(()),
         }

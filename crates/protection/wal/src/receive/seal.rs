@@ -36,6 +36,25 @@ pub struct Seal {
     pub flushed: Option<Lsn>,
 }
 
+impl Seal {
+    /// Whether it forbids to acknowledge anything for a control epoch.
+    pub fn forbids(&self, epoch: u64) -> bool {
+        self.epoch >= epoch
+    }
+
+    /// The seal to be made durable when one for `epoch` is ordered, everything up to `flushed` being
+    /// on the disk; none if the one that is there says as much already.
+    pub fn next(
+        before: Option<&Self>,
+        epoch: u64,
+        flushed: Option<(Timeline, Lsn)>,
+    ) -> Option<Self> {
+        let (timeline, flushed) = (flushed.map(|at| at.0), flushed.map(|at| at.1));
+        let forbidden = before.is_some_and(|before| before.forbids(epoch));
+        (!forbidden).then_some(Self { epoch, timeline, flushed })
+    }
+}
+
 #[derive(Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 struct Wanted {
@@ -69,7 +88,7 @@ pub fn seal(request: &SealRequest<'_>) -> Outcome<Seal> {
         Failure::new(Code::LocalState, format!("cannot use the spool {}", path.display()))
             .because(error)
     })?;
-    if let Some(seal) = read(&path)?.filter(|seal| seal.epoch >= request.epoch) {
+    if let Some(seal) = read(&path)?.filter(|seal| seal.forbids(request.epoch)) {
         return Ok(seal);
     }
     write(&path.join(WANTED), &Wanted { epoch: request.epoch })?;
@@ -87,7 +106,7 @@ pub fn seal(request: &SealRequest<'_>) -> Outcome<Seal> {
             Err(failure) if failure.code() == Code::ReceiverRunning => {}
             Err(failure) => return Err(failure),
         }
-        if let Some(seal) = read(&path)?.filter(|seal| seal.epoch >= request.epoch) {
+        if let Some(seal) = read(&path)?.filter(|seal| seal.forbids(request.epoch)) {
             return Ok(seal);
         }
         request.cancel.check()?;
@@ -112,10 +131,8 @@ pub(crate) fn is_wanted(spool: &Path) -> bool {
 pub(crate) fn carry_out(spool: &Path, flushed: Option<(Timeline, Lsn)>) -> Outcome<()> {
     let wanted: Option<Wanted> = load(&spool.join(WANTED))?;
     let Some(Wanted { epoch }) = wanted else { return Ok(()) };
-    let before = read(spool)?;
-    if before.is_none_or(|before| before.epoch < epoch) {
-        let (timeline, flushed) = (flushed.map(|at| at.0), flushed.map(|at| at.1));
-        write(&spool.join(DONE), &Seal { epoch, timeline, flushed })?;
+    if let Some(seal) = Seal::next(read(spool)?.as_ref(), epoch, flushed) {
+        write(&spool.join(DONE), &seal)?;
     }
     // An order that is carried out again changes nothing.
     let _ = std::fs::remove_file(spool.join(WANTED));

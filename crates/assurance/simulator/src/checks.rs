@@ -1,0 +1,349 @@
+//! What must never happen, checked at every step, against the truth that only a simulator knows.
+
+use std::cell::RefCell;
+use std::collections::{BTreeMap, BTreeSet};
+use std::rc::Rc;
+use std::time::Duration;
+
+use lifeboat_drivers::traffic::Mark;
+use lifeboat_model::{DatabaseName, NodeName};
+use lifeboat_quorum::{EpochRecord, EpochState, Lease, Timing, Token};
+
+use crate::executor::HostId;
+use crate::plant::Plant;
+use crate::postgres::{Node, Told};
+use crate::wal;
+
+/// A commit that somebody was told of.
+#[derive(Debug, Clone)]
+pub struct Acknowledged {
+    /// Its record.
+    pub id: u64,
+    /// When the server said so, in true time.
+    pub at: Duration,
+    /// Which server.
+    pub node: NodeName,
+    /// The epoch of that moment.
+    pub epoch: u64,
+    /// Whether the record promised then that it survives the loss of its region.
+    pub promised: bool,
+}
+
+/// All checks of one run.
+#[derive(Default)]
+pub struct Checks {
+    state: RefCell<State>,
+}
+
+#[derive(Default)]
+struct State {
+    record: Option<EpochRecord>,
+    /// When each epoch began, and its newest record.
+    begun: BTreeMap<u64, (Duration, EpochRecord)>,
+    restored: bool,
+    /// Since when a server has been a primary without a break.
+    since: BTreeMap<(DatabaseName, NodeName), Duration>,
+    acknowledged: BTreeMap<DatabaseName, Vec<Acknowledged>>,
+    heard: BTreeSet<u64>,
+    tokens: BTreeMap<String, Token>,
+    /// Hosts that were paused as a whole, and until when.
+    paused: BTreeMap<HostId, Duration>,
+    not_guaranteed: u64,
+    moves: u64,
+}
+
+/// Numbers of a run, to see that faults and moves really happened.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Counts {
+    /// Acknowledged commits.
+    pub acknowledged: u64,
+    /// Epochs that began after the first.
+    pub moves: u64,
+    /// Late acknowledgements of hosts that were paused as a whole.
+    pub not_guaranteed: u64,
+}
+
+impl Checks {
+    /// A server did what others can see.
+    pub fn told(&self, plant: &Plant, node: &Node, told: Told) {
+        match told {
+            Told::IsPrimary => {
+                let place = (node.database.clone(), node.name.clone());
+                self.state.borrow_mut().since.insert(place, plant.sim.now());
+                self.look_for_losses(plant, node);
+            }
+            Told::Acknowledged(id) => self.acknowledged(plant, node, id),
+        }
+    }
+
+    /// I23, I26: whoever acknowledges holds the present epoch, and became a primary in it.
+    fn acknowledged(&self, plant: &Plant, node: &Node, id: u64) {
+        let now = plant.sim.now();
+        let mut state = self.state.borrow_mut();
+        let Some(record) = state.record.clone() else {
+            return plant.sim.fail(format!("{} acknowledges before any epoch", node.name));
+        };
+        let place = (node.database.clone(), node.name.clone());
+        let since = state.since.get(&place).copied().unwrap_or_default();
+        let begun = state.begun.get(&record.epoch).map(|(at, _)| *at).unwrap_or_default();
+        let holds = record.holders.get(&node.database) == Some(&node.name) && since >= begun;
+        if !holds {
+            let paused = state.paused.get(&node.host).is_some_and(|until| now <= *until);
+            if paused && (!was_promised(&state, node) || is_kept(plant, node, id)) {
+                state.not_guaranteed += 1;
+                return;
+            }
+            let what = format!(
+                "{} acknowledges a commit in epoch {}, which {:?} holds since {begun:?}",
+                node.name, record.epoch, record.holders
+            );
+            return plant.sim.fail(what);
+        }
+        let promised = promises(&record);
+        let (node_name, epoch) = (node.name.clone(), record.epoch);
+        let commit = Acknowledged { id, at: now, node: node_name, epoch, promised };
+        state.acknowledged.entry(node.database.clone()).or_default().push(commit);
+    }
+
+    /// A client got an acknowledgement.
+    pub fn heard(&self, _: &DatabaseName, id: u64) {
+        self.state.borrow_mut().heard.insert(id);
+    }
+
+    /// A promised commit is in the log of every later primary.
+    fn look_for_losses(&self, plant: &Plant, node: &Node) {
+        let state = self.state.borrow();
+        let Some(commits) = state.acknowledged.get(&node.database) else { return };
+        let disk = node.disk.borrow();
+        let has: BTreeSet<u64> = disk.log.records().iter().map(|record| record.id).collect();
+        let lost: Vec<&Acknowledged> =
+            commits.iter().filter(|commit| !has.contains(&commit.id)).collect();
+        if let Some(commit) = lost.iter().find(|commit| commit.promised) {
+            plant.sim.fail(format!(
+                "{} is a primary without commit {}, acknowledged by {} at {:?} in epoch {}, \
+                 which promised RPO 0",
+                node.name, commit.id, commit.node, commit.at, commit.epoch
+            ));
+        }
+        if !lost.is_empty() {
+            let text = format!("lacks {} acknowledged commits of no promise", lost.len());
+            plant.sim.note_of(node.postgres, text);
+        }
+    }
+
+    /// I24: the record of an epoch changed.
+    pub fn record_changed(&self, plant: &Plant, before: Option<&[u8]>, after: Option<&[u8]>) {
+        let read = |bytes: Option<&[u8]>| -> Option<EpochRecord> {
+            bytes.and_then(|bytes| serde_json::from_slice(bytes).ok())
+        };
+        let (before, after) = (read(before), read(after));
+        let Some(after) = after else {
+            return plant.sim.fail("the record of the epoch went away".to_owned());
+        };
+        let text = format!("epoch {} is {:?} in {}", after.epoch, after.state, after.region);
+        plant.sim.note("record", format!("{text}, run {:?}", after.run.map(|run| run.0)));
+        let epoch_before = before.as_ref().map_or(0, |record| record.epoch);
+        if after.epoch < epoch_before {
+            plant.sim.fail(format!("epoch {} follows on {epoch_before}", after.epoch));
+        }
+        let newest = self.record().map_or(0, |record| record.epoch);
+        if self.is_restored() && after.epoch <= newest {
+            if after.epoch > epoch_before {
+                plant.sim.fail(format!("epoch {} begins a second time", after.epoch));
+            }
+            // What a restored store says of an epoch that is over changes nothing.
+            return;
+        }
+        if let Some(run) = before.as_ref().and_then(|record| record.run)
+            && after.run.is_some_and(|next| next != run)
+        {
+            plant.sim.fail(format!("run {run} is replaced by {:?} while it is at work", after.run));
+        }
+        if after.epoch > epoch_before {
+            if before.is_some() {
+                plant.sim.note("record", format!("fence: {:?}", after.fence.proof));
+                self.look_for_writers(plant, &after);
+                self.state.borrow_mut().moves += 1;
+            }
+            let began = (plant.sim.now(), after.clone());
+            self.state.borrow_mut().begun.insert(after.epoch, began);
+        }
+        let mut state = self.state.borrow_mut();
+        if let Some((_, newest)) = state.begun.get_mut(&after.epoch) {
+            *newest = after.clone();
+        }
+        state.record = Some(after);
+    }
+
+    /// etcd was restored: what it says is old.
+    pub fn was_restored(&self) {
+        self.state.borrow_mut().restored = true;
+    }
+
+    /// Whether etcd was restored.
+    pub fn is_restored(&self) -> bool {
+        self.state.borrow().restored
+    }
+
+    /// R3: a lease is renewed by a holder that commits, not by one that is frozen.
+    pub fn renewed(&self, plant: &Plant, database: &str, lease: &[u8], timing: &Timing) {
+        let Ok(lease) = serde_json::from_slice::<Lease>(lease) else { return };
+        let limit = timing.renew + timing.probe_timeout + timing.store_timeout;
+        let limit = limit + Duration::from_secs(1);
+        let holds = |node: &Rc<Node>| node.name == lease.node && node.database.as_str() == database;
+        for node in plant.nodes().into_iter().filter(holds) {
+            let Some(frozen) = plant.sim.frozen_for(node.postgres) else { continue };
+            let place = (node.database.clone(), node.name.clone());
+            let since = self.state.borrow().since.get(&place).copied();
+            let wrote = since.is_some_and(|since| {
+                node.lives.get() && since + frozen + Duration::from_secs(5) < plant.sim.now()
+            });
+            if wrote && frozen > limit && !plant.sim.is_frozen(node.guard) {
+                let what = format!(
+                    "the lease of {} is renewed, while no write has been possible for {frozen:?}",
+                    node.name
+                );
+                plant.sim.fail(what);
+            }
+        }
+    }
+
+    /// Nobody can write while an epoch begins, whoever shall hold it.
+    fn look_for_writers(&self, plant: &Plant, record: &EpochRecord) {
+        for node in plant.nodes() {
+            let place = (node.database.clone(), node.name.clone());
+            let primary = node.lives.get()
+                && !node.disk.borrow().standby
+                && self.state.borrow().since.contains_key(&place);
+            let until = self.state.borrow().paused.get(&node.host).copied();
+            let paused = until.is_some_and(|until| plant.sim.now() <= until);
+            if primary && !paused {
+                plant.sim.fail(format!(
+                    "epoch {} begins while {} can still write; fence: {:?}",
+                    record.epoch, node.name, record.fence.proof
+                ));
+            }
+        }
+    }
+
+    /// I31: a plan or a transition is written once and never changed.
+    pub fn journal_changed(
+        &self,
+        plant: &Plant,
+        key: &str,
+        before: Option<&[u8]>,
+        after: Option<&[u8]>,
+    ) {
+        if before.is_some() {
+            plant.sim.fail(format!("{key} is written a second time"));
+        }
+        if let Some(after) = after {
+            let text = String::from_utf8_lossy(after).into_owned();
+            plant.sim.note("journal", format!("{key} {text}"));
+        }
+    }
+
+    /// I27: a name server changed its record.
+    pub fn pointed(&self, plant: &Plant, before: Option<&Mark>, after: &Mark) {
+        if let Some(before) = before.filter(|before| before.epoch > after.epoch) {
+            let (from, to) = (before.epoch, after.epoch);
+            plant.sim.fail(format!("a name goes back from epoch {from} to {to}"));
+        }
+        let state = self.state.borrow();
+        let region = state.begun.get(&after.epoch).map(|(_, record)| &record.region);
+        if region != Some(&after.region) {
+            let after = (after.epoch, &after.region);
+            plant
+                .sim
+                .fail(format!("a name leads to {} for epoch {}, not its region", after.1, after.0));
+        }
+    }
+
+    /// I25: an agent accepted an order.
+    pub fn accepted(&self, plant: &Plant, who: &str, token: Token) {
+        let mut state = self.state.borrow_mut();
+        let highest = state.tokens.entry(who.to_owned()).or_default();
+        if token < *highest {
+            plant.sim.fail(format!("{who} accepts {token} after {highest}"));
+        }
+        *highest = token;
+    }
+
+    /// I30: WAL behind `length` is thrown away on a node.
+    pub fn discarded(&self, plant: &Plant, node: &Node, length: usize) {
+        let disk = node.disk.borrow();
+        let kept = disk.salvaged_from.is_some_and(|from| from <= length);
+        let elsewhere: Vec<_> = plant
+            .nodes_of(&node.database)
+            .into_iter()
+            .filter(|other| other.name != node.name)
+            .collect();
+        let only_here = disk.log.records().iter().skip(length).find(|record| {
+            record.at.is_some()
+                && !elsewhere.iter().any(|other| other.disk.borrow().log.holds(record.id))
+        });
+        if let Some(record) = only_here.filter(|_| !kept) {
+            plant.sim.fail(format!(
+                "{} throws commit {} away, behind {}, before it was set apart",
+                node.name,
+                record.id,
+                wal::lsn(length)
+            ));
+        }
+    }
+
+    /// A whole host was paused; what it does until this moment is not guaranteed.
+    pub fn was_paused(&self, host: HostId, until: Duration) {
+        self.state.borrow_mut().paused.insert(host, until);
+    }
+
+    /// Whether the record says that somebody serves.
+    pub fn record(&self) -> Option<EpochRecord> {
+        self.state.borrow().record.clone()
+    }
+
+    /// Whether the record is where nothing moves any more.
+    pub fn is_serving(&self) -> bool {
+        self.record().is_some_and(|record| record.state == EpochState::Serving)
+    }
+
+    /// Why a person is asked, if the judges ask one.
+    pub fn asked(&self) -> Option<String> {
+        None
+    }
+
+    /// When the newest commit of a database was acknowledged.
+    pub fn newest(&self, database: &DatabaseName) -> Option<Duration> {
+        self.state.borrow().acknowledged.get(database)?.last().map(|commit| commit.at)
+    }
+
+    /// Numbers of this run.
+    pub fn counts(&self) -> Counts {
+        let state = self.state.borrow();
+        let acknowledged = state.acknowledged.values().map(|commits| commits.len() as u64).sum();
+        Counts { acknowledged, moves: state.moves, not_guaranteed: state.not_guaranteed }
+    }
+}
+
+/// Whether commits of an epoch survive the loss of its region.
+fn promises(record: &EpochRecord) -> bool {
+    record.synchronous.needed > 0 && record.degraded.is_none()
+}
+
+/// Whether the last epoch that a node held made that promise.
+fn was_promised(state: &State, node: &Node) -> bool {
+    let held = state.begun.values().rev().map(|(_, record)| record);
+    let mut held = held.filter(|record| record.holders.get(&node.database) == Some(&node.name));
+    held.next().is_some_and(promises)
+}
+
+/// Whether a commit is somewhere else too, so that the next primary has it.
+fn is_kept(plant: &Plant, node: &Node, id: u64) -> bool {
+    let elsewhere = plant
+        .nodes_of(&node.database)
+        .into_iter()
+        .any(|other| other.name != node.name && other.disk.borrow().log.holds(id));
+    let shipped =
+        || plant.repositories().iter().any(|repository| repository.log(&node.database).holds(id));
+    elsewhere || shipped()
+}
