@@ -18,12 +18,12 @@ impl Chance {
     #[must_use]
     pub fn fork(&self, purpose: u64) -> Self {
         let mut fork = Self::new(self.state ^ purpose.wrapping_mul(0xD6E8_FEB8_6659_FD93));
-        fork.next();
+        fork.draw();
         fork
     }
 
     /// Any number.
-    pub fn next(&mut self) -> u64 {
+    pub fn draw(&mut self) -> u64 {
         self.state = self.state.wrapping_add(0x9E37_79B9_7F4A_7C15);
         let mut mixed = self.state;
         mixed = (mixed ^ (mixed >> 30)).wrapping_mul(0xBF58_476D_1CE4_E5B9);
@@ -34,7 +34,7 @@ impl Chance {
     /// A number below `end`; 0 if there is none.
     pub fn below(&mut self, end: u64) -> u64 {
         // The bias of a multiplication is far below what a test could notice.
-        u64::try_from((u128::from(self.next()) * u128::from(end)) >> 64).unwrap_or_default()
+        u64::try_from((u128::from(self.draw()) * u128::from(end)) >> 64).unwrap_or_default()
     }
 
     /// A place in a list of this length.

@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::rc::Rc;
 use std::time::Duration;
 
-use lifeboat_drivers::traffic::Mark;
+use lifeboat_drivers::traffic::Stamp;
 use lifeboat_model::{DatabaseName, NodeName};
 use lifeboat_quorum::{EpochRecord, EpochState, Lease, Timing, Token};
 
@@ -244,7 +244,7 @@ impl Checks {
     }
 
     /// I27: a name server changed its record.
-    pub fn pointed(&self, plant: &Plant, before: Option<&Mark>, after: &Mark) {
+    pub fn pointed(&self, plant: &Plant, before: Option<&Stamp>, after: &Stamp) {
         if let Some(before) = before.filter(|before| before.epoch > after.epoch) {
             let (from, to) = (before.epoch, after.epoch);
             plant.sim.fail(format!("a name goes back from epoch {from} to {to}"));

@@ -5,7 +5,7 @@ use std::rc::Rc;
 use std::time::Duration;
 
 use futures::future::{LocalBoxFuture, join_all};
-use lifeboat_drivers::traffic::{Found, LeadsTo, Mark, Verdict, judge};
+use lifeboat_drivers::traffic::{Found, LeadsTo, Stamp, Verdict, judge};
 use lifeboat_drivers::{Pointing, TrafficDriver};
 use lifeboat_environment::Timer;
 use lifeboat_model::{RegionName, ServiceName};
@@ -24,16 +24,16 @@ pub enum Request {
     /// The record: production's mark, which says where it leads and for which epoch.
     Query {
         /// It.
-        reply: Reply<Option<Mark>>,
+        reply: Reply<Option<Stamp>>,
     },
     /// Changes the record if it is as it was read.
     Swap {
         /// What was read; none if it does not matter, as for a wrong client.
-        read: Option<Option<Mark>>,
+        read: Option<Option<Stamp>>,
         /// What it shall be.
-        wanted: Mark,
+        wanted: Stamp,
         /// The record afterwards.
-        reply: Reply<Option<Mark>>,
+        reply: Reply<Option<Stamp>>,
     },
 }
 
@@ -45,7 +45,7 @@ pub struct NameServer {
     /// Where it is asked.
     pub address: Address<Request>,
     plant: Plant,
-    record: Rc<RefCell<Option<Mark>>>,
+    record: Rc<RefCell<Option<Stamp>>>,
 }
 
 impl NameServer {
@@ -73,7 +73,7 @@ impl NameServer {
         });
     }
 
-    fn swap(&self, read: Option<Option<Mark>>, wanted: Mark) {
+    fn swap(&self, read: Option<Option<Stamp>>, wanted: Stamp) {
         let before = self.record.borrow().clone();
         if read.is_some_and(|read| read != before) || before.as_ref() == Some(&wanted) {
             return;
@@ -100,7 +100,7 @@ impl SimTraffic {
         Self { servers: servers.to_vec(), service: service.clone(), process, blind: false }
     }
 
-    async fn query(&self, server: &NameServer) -> Outcome<Option<Mark>> {
+    async fn query(&self, server: &NameServer) -> Outcome<Option<Stamp>> {
         let query = |reply| Request::Query { reply };
         self.answered(server, server.address.ask(self.process, ANSWER, query).await)
     }
@@ -113,11 +113,11 @@ impl SimTraffic {
     }
 
     /// Production's verdict on what one server shows, and what it says.
-    async fn set(&self, server: &NameServer, wanted: &Mark) -> Outcome<Option<Mark>> {
+    async fn set(&self, server: &NameServer, wanted: &Stamp) -> Outcome<Option<Stamp>> {
         let mark = self.query(server).await?;
         let leads_to =
             mark.as_ref().map_or(LeadsTo::Nowhere, |mark| LeadsTo::Region(mark.region.clone()));
-        let found = Found { mark: mark.clone(), leads_to, flaw: None };
+        let found = Found { stamp: mark.clone(), leads_to, flaw: None };
         let verdict = if self.blind { Verdict::Set } else { judge(&found, wanted) };
         match verdict {
             Verdict::Keep => return Ok(mark),
@@ -133,7 +133,7 @@ impl SimTraffic {
         self.answered(server, server.address.ask(self.process, ANSWER, swap).await)
     }
 
-    fn picture(&self, answers: Vec<Outcome<Option<Mark>>>) -> Outcome<Pointing> {
+    fn picture(&self, answers: Vec<Outcome<Option<Stamp>>>) -> Outcome<Pointing> {
         let (mut found, mut dissent) = (Vec::new(), Vec::new());
         for answer in answers {
             match answer {
@@ -159,7 +159,7 @@ impl SimTraffic {
     }
 
     async fn pointed(&self, region: RegionName, epoch: u64) -> Outcome<Pointing> {
-        let wanted = Mark { service: self.service.clone(), epoch, region };
+        let wanted = Stamp { service: self.service.clone(), epoch, region };
         let answers = join_all(self.servers.iter().map(|server| self.set(server, &wanted))).await;
         self.picture(answers)
     }

@@ -236,7 +236,7 @@ impl Sim {
 
     fn due(&self, at: u64, then: Then) {
         // Events of one instant come in an order that the seed chooses.
-        let tie = self.chance(Chance::next);
+        let tie = self.chance(Chance::draw);
         let number = self.number();
         self.core.timers.borrow_mut().push(Reverse(Due { at, tie, number, then }));
     }

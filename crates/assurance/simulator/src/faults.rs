@@ -97,14 +97,14 @@ pub fn schedule(chance: &mut Chance, span: Duration) -> Vec<Fault> {
             at: chance.between(Duration::ZERO, span),
             kind: *chance.pick(&on),
             lasts: Duration::from_millis(chance.range(50, longest)),
-            target: chance.next(),
+            target: chance.draw(),
         }
     };
     let mut faults: Vec<Fault> = (0..count).map(one).collect();
     if chance.permille(60) {
         let at = chance.between(span / 3, span * 2 / 3);
         let lasts = chance.between(span / 6, span / 3);
-        faults.push(Fault { at, kind: Kind::Restored, lasts, target: chance.next() });
+        faults.push(Fault { at, kind: Kind::Restored, lasts, target: chance.draw() });
     }
     faults
 }
@@ -121,39 +121,56 @@ fn pick(target: u64, from: &[Unit]) -> Unit {
     from[Chance::new(target).place(from.len())]
 }
 
+/// What ends a fault.
+type End = Box<dyn FnOnce(&Rc<World>)>;
+
+/// A fault, and the failure domains that it chose.
+#[derive(Clone, Copy)]
+struct Blow {
+    fault: Fault,
+    domain: usize,
+    other: usize,
+}
+
 fn begin(world: &Rc<World>, fault: Fault) {
-    let sim = &world.plant.sim;
     let domain = usize::try_from(fault.target % 3).unwrap_or_default();
     let other = (domain + 1 + usize::try_from(fault.target / 3 % 2).unwrap_or_default()) % 3;
-    sim.note("fault", format!("{:?} for {:?}", fault.kind, fault.lasts));
-    let later = |world: &Rc<World>, end: Box<dyn FnOnce(&Rc<World>)>| {
-        let world = Rc::clone(world);
-        world.plant.sim.clone().after(fault.lasts, move || end(&world));
-    };
+    world.plant.sim.note("fault", format!("{:?} for {:?}", fault.kind, fault.lasts));
+    let blow = Blow { fault, domain, other };
     match fault.kind {
-        Kind::Kill => {
-            let unit = pick(fault.target, &world.units());
-            kill_for(world, unit, fault.lasts / 4);
+        Kind::Cut | Kind::OneWay | Kind::Isolate | Kind::Loss | Kind::Slow => {
+            strike_network(world, blow);
         }
-        Kind::Freeze => freeze_for(world, pick(fault.target, &freezable(world)), fault.lasts),
-        Kind::Crash => {
-            world.crash(domain);
-            later(world, Box::new(move |world| world.power_on(domain)));
+        Kind::SlowDisk | Kind::SlowEtcd | Kind::FullDisk | Kind::Restored | Kind::WallClock => {
+            strike_hosts(world, blow);
         }
-        Kind::Pause => pause_for(world, domain, fault.lasts),
+        _ => strike_processes(world, blow),
+    }
+}
+
+/// Once the fault has lasted.
+fn later(world: &Rc<World>, fault: Fault, end: End) {
+    let world = Rc::clone(world);
+    world.plant.sim.clone().after(fault.lasts, move || end(&world));
+}
+
+/// Between the domains.
+fn strike_network(world: &Rc<World>, Blow { fault, domain, other }: Blow) {
+    match fault.kind {
         Kind::Cut => {
             cut(world, domain, other, true, true);
-            later(world, Box::new(move |world| cut(world, domain, other, true, false)));
+            later(world, fault, Box::new(move |world| cut(world, domain, other, true, false)));
         }
         Kind::OneWay => {
             cut(world, domain, other, false, true);
-            later(world, Box::new(move |world| cut(world, domain, other, false, false)));
+            later(world, fault, Box::new(move |world| cut(world, domain, other, false, false)));
         }
         Kind::Isolate => {
             let both = [(domain + 1) % 3, (domain + 2) % 3];
             both.into_iter().for_each(|other| cut(world, domain, other, true, true));
             later(
                 world,
+                fault,
                 Box::new(move |world| {
                     both.into_iter().for_each(|other| cut(world, domain, other, true, false));
                 }),
@@ -162,23 +179,60 @@ fn begin(world: &Rc<World>, fault: Fault) {
         Kind::Loss => {
             let permille = 20 + fault.target % 400;
             everywhere(world, move |link| link.lost_permille = permille);
-            later(world, Box::new(|world| everywhere(world, |link| link.lost_permille = 0)));
+            later(world, fault, Box::new(|world| everywhere(world, |link| link.lost_permille = 0)));
         }
         Kind::Slow => {
             let most = Duration::from_millis(50 + fault.target % 900);
             everywhere(world, move |link| link.most = most.max(link.least * 2));
             let usual = world.scene.link.most;
-            later(world, Box::new(move |world| everywhere(world, |link| link.most = usual)));
+            later(world, fault, Box::new(move |world| everywhere(world, |link| link.most = usual)));
         }
+        _ => {}
+    }
+}
+
+/// Disks, clocks, and what a store remembers.
+fn strike_hosts(world: &Rc<World>, Blow { fault, domain, .. }: Blow) {
+    let sim = &world.plant.sim;
+    match fault.kind {
         Kind::SlowDisk => {
             let host = world.host(domain);
             world.plant.slow_disk(host, true);
-            later(world, Box::new(move |world| world.plant.slow_disk(host, false)));
+            later(world, fault, Box::new(move |world| world.plant.slow_disk(host, false)));
         }
         Kind::SlowEtcd => {
             world.etcd.slow_disk(domain, true);
-            later(world, Box::new(move |world| world.etcd.slow_disk(domain, false)));
+            later(world, fault, Box::new(move |world| world.etcd.slow_disk(domain, false)));
         }
+        Kind::FullDisk => {
+            world.fill_disk(domain, true);
+            later(world, fault, Box::new(move |world| world.fill_disk(domain, false)));
+        }
+        Kind::Restored => {
+            let snapshot = world.etcd.truth().snapshot();
+            later(world, fault, Box::new(move |world| restore(world, snapshot)));
+        }
+        Kind::WallClock => {
+            let by = i64::try_from(fault.target % 7_200_000).unwrap_or_default() - 3_600_000;
+            sim.clock(world.host(domain)).jump_wall(by);
+        }
+        _ => {}
+    }
+}
+
+/// Processes and whole hosts.
+fn strike_processes(world: &Rc<World>, Blow { fault, domain, other }: Blow) {
+    match fault.kind {
+        Kind::Kill => {
+            let unit = pick(fault.target, &world.units());
+            kill_for(world, unit, fault.lasts / 4);
+        }
+        Kind::Freeze => freeze_for(world, pick(fault.target, &freezable(world)), fault.lasts),
+        Kind::Crash => {
+            world.crash(domain);
+            later(world, fault, Box::new(move |world| world.power_on(domain)));
+        }
+        Kind::Pause => pause_for(world, domain, fault.lasts),
         Kind::Leader => {
             let Some(leader) = world.etcd.leader() else { return };
             match fault.target % 2 {
@@ -190,18 +244,6 @@ fn begin(world: &Rc<World>, fault: Fault) {
             for member in [domain, other] {
                 kill_for(world, Unit::Etcd(member), fault.lasts);
             }
-        }
-        Kind::FullDisk => {
-            world.fill_disk(domain, true);
-            later(world, Box::new(move |world| world.fill_disk(domain, false)));
-        }
-        Kind::Restored => {
-            let snapshot = world.etcd.truth().snapshot();
-            later(world, Box::new(move |world| restore(world, snapshot)));
-        }
-        Kind::WallClock => {
-            let by = i64::try_from(fault.target % 7_200_000).unwrap_or_default() - 3_600_000;
-            sim.clock(world.host(domain)).jump_wall(by);
         }
         Kind::Controllers => {
             for controller in 0..3 {
@@ -225,6 +267,7 @@ fn begin(world: &Rc<World>, fault: Fault) {
                 _ => freeze_for(world, Unit::Postgres(place), fault.lasts),
             }
         }
+        _ => {}
     }
 }
 

@@ -31,7 +31,7 @@ impl World {
         let settings = agent::Settings {
             database: node.database.clone(),
             node: node.name.clone(),
-            agent: sim.chance(crate::chance::Chance::next),
+            agent: sim.chance(crate::chance::Chance::draw),
             keys: self.keys.clone(),
             poll: self.poll(),
             patience: Duration::from_secs(20),

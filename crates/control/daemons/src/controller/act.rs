@@ -10,7 +10,7 @@ use lifeboat_model::RegionName;
 use lifeboat_quorum::{
     Beginning, Commit, EpochRecord, Fence, Seen as Sight, Transaction, Transition,
 };
-use lifeboat_telemetry::Outcome;
+use lifeboat_telemetry::{Code, Outcome};
 use lifeboat_workflow::{Change, Kind, Run};
 
 use super::Controller;
@@ -139,7 +139,10 @@ impl Controller<'_> {
         let known = self.ports.epochs.record(&service.name, &next).await;
         let known = match known {
             Ok(regions) => regions.iter().map(RegionName::as_str).collect::<Vec<_>>().join(", "),
-            Err(failure) if run.plan.kind == Kind::Failover => {
+            // A number that another holder has must never be given again.
+            Err(failure)
+                if run.plan.kind == Kind::Failover && failure.code() != Code::EpochTaken =>
+            {
                 self.note(format!("no repository took the epoch: {}", failure.full_message()));
                 "no repository".to_owned()
             }

@@ -9,7 +9,7 @@ use std::time::Duration;
 use anyhow::{Context, Result, ensure};
 use lifeboat_environment::Environment;
 use lifeboat_model::Spec;
-use lifeboat_quorum::{Authority, Commit, Store, StoreError, Transaction};
+use lifeboat_quorum::{Authority, Commit, StoreError, Transaction};
 use lifeboat_testkit::etcd::Cluster;
 use serde_json::Value;
 
