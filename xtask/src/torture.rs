@@ -1,5 +1,7 @@
 //! The long runs that break things on purpose: `cargo xtask torture`.
 
+mod fuzz;
+
 use std::path::Path;
 use std::process::Command;
 
@@ -18,6 +20,9 @@ pub struct Options {
     /// What chance starts from: the same seed, the same faults.
     #[arg(long, default_value_t = 1)]
     seed: u64,
+    /// How long each target of `fuzz` is tried.
+    #[arg(long, default_value_t = 60)]
+    seconds: u32,
 }
 
 /// The kinds of runs.
@@ -29,15 +34,22 @@ enum Kind {
     Wal,
     /// Loss of etcd's leader, again and again: no lease ends.
     Quorum,
+    /// Bytes that nobody wrote, to whatever reads bytes of others (`fuzz/`).
+    Fuzz,
 }
 
 impl Kind {
-    /// Which tests its runs are, for nextest.
-    fn tests(self) -> [&'static str; 4] {
+    /// Which tests its runs are, for nextest, if they are tests.
+    fn tests(self) -> Option<[&'static str; 4]> {
         match self {
-            Self::Faults => ["--package", "lifeboat-scenarios", "-E", "test(/^sweep::full_/)"],
-            Self::Wal => ["--package", "lifeboat-scenarios", "-E", "test(/^torture_wal::full_/)"],
-            Self::Quorum => ["--package", "lifeboat-quorum", "-E", "test(/^full_/)"],
+            Self::Faults => {
+                Some(["--package", "lifeboat-scenarios", "-E", "test(/^sweep::full_/)"])
+            }
+            Self::Wal => {
+                Some(["--package", "lifeboat-scenarios", "-E", "test(/^torture_wal::full_/)"])
+            }
+            Self::Quorum => Some(["--package", "lifeboat-quorum", "-E", "test(/^full_/)"]),
+            Self::Fuzz => None,
         }
     }
 
@@ -46,6 +58,7 @@ impl Kind {
             Self::Faults => 1,
             Self::Wal => 200,
             Self::Quorum => 20,
+            Self::Fuzz => 1,
         }
     }
 }
@@ -55,10 +68,14 @@ pub fn run(root: &Path, options: &Options) -> Result<()> {
     let Some(kind) = options.kind else {
         for kind in Kind::value_variants() {
             let list = ["nextest", "list", "--locked", "--run-ignored=only"];
-            finish(cargo(root, &list).args(kind.tests()))?;
+            match kind.tests() {
+                Some(tests) => finish(cargo(root, &list).args(tests))?,
+                None => println!("{kind:?}: the targets of fuzz/"),
+            }
         }
         return Ok(());
     };
+    let Some(tests) = kind.tests() else { return fuzz::run(root, options.seconds) };
     let rounds = options.rounds.unwrap_or_else(|| kind.usual_rounds());
     eprintln!("torture: {kind:?}, {rounds} rounds, seed {}", options.seed);
     finish(&mut cargo(root, &["build", "--locked"]))?;
@@ -67,7 +84,7 @@ pub fn run(root: &Path, options: &Options) -> Result<()> {
         ("LIFEBOAT_TORTURE_ROUNDS", rounds.to_string()),
         ("LIFEBOAT_TORTURE_SEED", options.seed.to_string()),
     ];
-    finish(cargo(root, &run).arg("--no-tests=fail").args(kind.tests()).envs(variables))
+    finish(cargo(root, &run).arg("--no-tests=fail").args(tests).envs(variables))
 }
 
 fn cargo(root: &Path, words: &[&str]) -> Command {

@@ -30,6 +30,8 @@ pub fn run(root: &Path) -> Result<()> {
         .setting("fsync = off")
         .setting("shared_buffers = 512MB")
         .setting("max_wal_size = 16GB")
+        // The checkpoint at its end would remove what was recorded.
+        .setting("wal_keep_size = 8GB")
         .setting("checkpoint_timeout = 1h")
         .setting("autovacuum = off")
         .tcp()

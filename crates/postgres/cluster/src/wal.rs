@@ -1,5 +1,6 @@
 //! WAL segments and the small files beside them, read without a server.
 
+mod crossing;
 mod decode;
 mod header;
 mod history;
@@ -11,6 +12,7 @@ use lifeboat_model::{Lsn, SegmentName, Timeline};
 use lifeboat_telemetry::{Code, Failure};
 use thiserror::Error;
 
+pub use crossing::{CROSSING_BYTES, crossing_point};
 pub use decode::{DecodeError, Decoder, Fault, Source};
 pub use header::{LongHeader, PageHeader, SegmentIdentity, identify_segment};
 pub use history::{History, HistoryEntry};

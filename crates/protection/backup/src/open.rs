@@ -2,6 +2,7 @@
 
 use lifeboat_cluster::{ControlFile, control};
 use lifeboat_model::Timeline;
+use lifeboat_repository::binding;
 use lifeboat_repository::regions::Regions;
 use lifeboat_telemetry::{Code, Failure, Outcome};
 use lifeboat_wal::incarnation;
@@ -69,9 +70,8 @@ fn check_binding(
     regions: &mut Regions,
 ) -> Outcome<()> {
     let database = &request.database;
-    let newest = regions.ask(async |repository| repository.binding(database).await);
-    let newest = context.blocking.run(newest)?.into_iter().flatten();
-    let newest = newest.max_by_key(|binding| binding.number);
+    let found = regions.ask(async |repository| repository.found_bindings(database).await);
+    let newest = binding::merge(context.blocking.run(found)?)?.pop();
     match newest.filter(|newest| newest.body.stream != context.stream.keys.stream()) {
         None => Ok(()),
         Some(other) => {

@@ -34,7 +34,7 @@ pub async fn list(
         files.insert(path.clone(), "include");
     }
     if facts.major() >= 16 {
-        let rows = source.connection().client().query(INCLUDED_RULES, &[]).await;
+        let rows = source.connection().rows(INCLUDED_RULES, &[]).await;
         for row in rows.unwrap_or_default() {
             let path = PathBuf::from(row.get::<_, String>(0));
             files.insert(path.clone(), "include");

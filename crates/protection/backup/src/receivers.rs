@@ -67,8 +67,9 @@ async fn make_slots(
 }
 
 async fn run(connection: &Connection, query: &str, slot: &str) -> Outcome<()> {
-    let done = connection.client().query(query, &[&slot]).await;
-    match done {
+    let parameters: [&(dyn tokio_postgres::types::ToSql + Sync); 1] = [&slot];
+    let done = connection.client().query(query, &parameters);
+    match connection.patiently(done).await? {
         Ok(_) => Ok(()),
         // A receiver that starts at this moment was quicker.
         Err(error) if error.code().is_some_and(|code| code.code() == "42710") => Ok(()),

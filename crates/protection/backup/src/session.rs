@@ -3,6 +3,7 @@
 use std::collections::BTreeSet;
 
 use lifeboat_environment::Environment;
+use lifeboat_repository::binding;
 use lifeboat_repository::crypt::SigningKey;
 use lifeboat_repository::ids::StreamId;
 use lifeboat_repository::layout;
@@ -46,13 +47,14 @@ pub async fn claim(
 /// The highest epoch that any region knows, of sessions and of manifests, over all incarnations of
 /// the database: a backup's name is never given out twice.
 async fn highest_epoch(regions: &mut Regions, database: &str, stream: StreamId) -> Outcome<u32> {
+    let found = regions.ask(async |repository| repository.found_bindings(database).await);
+    let bindings = binding::merge(found.await?)?;
+    let mut streams = BTreeSet::from([stream]);
+    streams.extend(bindings.iter().map(|binding| binding.body.stream));
     let highest = regions.ask(async |repository| {
-        let mut streams = BTreeSet::from([stream]);
-        let bindings = repository.bindings(database).await?;
-        streams.extend(bindings.iter().map(|binding| binding.body.stream));
         let mut highest = 0;
-        for prefix in streams.into_iter().flat_map(|stream| {
-            ["sessions/", "manifests/"].map(|folder| layout::stream(stream) + folder)
+        for prefix in streams.iter().flat_map(|stream| {
+            ["sessions/", "manifests/"].map(|folder| layout::stream(*stream) + folder)
         }) {
             let keys = repository.store().list(&prefix).await?;
             let names = keys.iter().filter_map(|(key, _)| key.as_str().strip_prefix(&prefix));

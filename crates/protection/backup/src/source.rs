@@ -152,8 +152,7 @@ impl Source {
             15.. => "SELECT pg_backup_start($1, fast => true)::text",
             _ => "SELECT pg_start_backup($1, true, false)::text",
         };
-        let row = self.connection.client().query_one(query, &[&label]).await;
-        let row = row.map_err(|error| self.connection.failure(&error))?;
+        let row = self.connection.row(query, &[&label]).await?;
         Ok(Started { lsn: self.lsn(row.get(0))? })
     }
 
@@ -167,8 +166,7 @@ impl Source {
             }
             _ => "SELECT lsn::text, labelfile, spcmapfile FROM pg_stop_backup(false, false)",
         };
-        let row = self.connection.client().query_one(query, &[]).await;
-        let row = row.map_err(|error| self.connection.failure(&error))?;
+        let row = self.connection.row(query, &[]).await?;
         let lsn = self.lsn(row.get(0))?;
         Ok(Stopped { lsn, backup_label: row.get(1), tablespace_map: row.get(2) })
     }
@@ -177,8 +175,7 @@ impl Source {
     pub async fn failing_segment(&self) -> Outcome<Option<String>> {
         let query = "SELECT last_failed_wal FROM pg_stat_archiver
                      WHERE last_failed_time > coalesce(last_archived_time, '-infinity')";
-        let row = self.connection.client().query_opt(query, &[]).await;
-        let row = row.map_err(|error| self.connection.failure(&error))?;
+        let row = self.connection.row_if_any(query, &[]).await?;
         Ok(row.and_then(|row| row.get(0)))
     }
 
@@ -228,8 +225,7 @@ const FACTS: &str = "
             FROM pg_settings WHERE name = 'wal_segment_size')";
 
 async fn read_facts(connection: &Connection) -> Outcome<ServerFacts> {
-    let failure = |error: tokio_postgres::Error| connection.failure(&error);
-    let row = connection.client().query_one(FACTS, &[]).await.map_err(failure)?;
+    let row = connection.row(FACTS, &[]).await?;
     let text = |index: usize| row.get::<_, Option<String>>(index).unwrap_or_default();
     let number = |index: usize| {
         text(index).parse().map_err(|_| {
@@ -238,17 +234,14 @@ async fn read_facts(connection: &Connection) -> Outcome<ServerFacts> {
         })
     };
     let files = connection
-        .client()
-        .query(
+        .rows(
             "SELECT name, setting FROM pg_settings
              WHERE name IN ('config_file', 'hba_file', 'ident_file') AND setting <> ''",
             &[],
         )
-        .await
-        .map_err(failure)?;
+        .await?;
     let included = connection
-        .client()
-        .query("SELECT DISTINCT sourcefile FROM pg_file_settings WHERE sourcefile <> ''", &[])
+        .rows("SELECT DISTINCT sourcefile FROM pg_file_settings WHERE sourcefile <> ''", &[])
         .await
         // Only superusers may read pg_file_settings; the files that it names are then found by
         // following the include directives.

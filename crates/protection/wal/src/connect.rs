@@ -1,20 +1,29 @@
 //! A connection to PostgreSQL from the spec's connection string.
 
+use std::future::Future;
+use std::pin::pin;
 use std::time::Duration;
 
 use lifeboat_telemetry::{Code, Failure, Outcome};
 use lifeboat_wire::{ChannelBinding, Config, Host, TlsMode};
 use tokio::task::JoinSet;
 use tokio_postgres::config::SslMode;
-use tokio_postgres::{Client, NoTls};
+use tokio_postgres::types::ToSql;
+use tokio_postgres::{Client, NoTls, Row};
 use tokio_postgres_rustls::MakeRustlsConnect;
 
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
+/// A statement may take as long as it likes; after so long it is asked whether the server lives.
+const PROBE_EVERY: Duration = Duration::from_secs(15);
+/// So many probes in a row without any answer: the server is frozen, or its host is gone.
+const PROBES: u32 = 3;
 
 /// An open connection; dropping it closes the session, which also ends a backup on it.
 pub struct Connection {
     client: Client,
     place: String,
+    /// How it is asked whether anybody is at home.
+    probe: tokio_postgres::Config,
     /// Drives the socket; ends with the connection.
     _driver: JoinSet<()>,
 }
@@ -32,8 +41,69 @@ impl Connection {
 
     /// Runs a query that gives one row of text.
     pub async fn text(&self, query: &str) -> Outcome<String> {
-        let row = self.client.query_one(query, &[]).await.map_err(|error| self.failure(&error))?;
+        let row = self.row(query, &[]).await?;
         row.try_get(0).map_err(|error| self.failure(&error))
+    }
+
+    /// Runs a query that gives one row.
+    pub async fn row(&self, query: &str, values: &[&(dyn ToSql + Sync)]) -> Outcome<Row> {
+        let row = self.patiently(self.client.query_one(query, values)).await?;
+        row.map_err(|error| self.failure(&error))
+    }
+
+    /// Runs a query that gives one row or none.
+    pub async fn row_if_any(
+        &self,
+        query: &str,
+        values: &[&(dyn ToSql + Sync)],
+    ) -> Outcome<Option<Row>> {
+        let row = self.patiently(self.client.query_opt(query, values)).await?;
+        row.map_err(|error| self.failure(&error))
+    }
+
+    /// Runs a query.
+    pub async fn rows(&self, query: &str, values: &[&(dyn ToSql + Sync)]) -> Outcome<Vec<Row>> {
+        let rows = self.patiently(self.client.query(query, values)).await?;
+        rows.map_err(|error| self.failure(&error))
+    }
+
+    /// Waits for an answer as long as the server answers anybody. A frozen server closes nothing,
+    /// and its kernel goes on acknowledging: only a new session tells that nobody is at home.
+    pub async fn patiently<T>(&self, answer: impl Future<Output = T>) -> Outcome<T> {
+        self.wait(answer, PROBE_EVERY).await
+    }
+
+    async fn wait<T>(&self, answer: impl Future<Output = T>, every: Duration) -> Outcome<T> {
+        let mut answer = pin!(answer);
+        let mut silent = 0;
+        loop {
+            if let Ok(answer) = tokio::time::timeout(every, answer.as_mut()).await {
+                return Ok(answer);
+            }
+            silent = if self.answers_a_probe(every).await { 0 } else { silent + 1 };
+            if silent >= PROBES {
+                let place = &self.place;
+                let message = format!(
+                    "PostgreSQL at {place} answers nothing any more, not even {PROBES} new sessions"
+                );
+                return Err(Failure::new(Code::ClusterUnreachable, message).hint(
+                    "See whether the server or its host is frozen; then run the command again.",
+                ));
+            }
+        }
+    }
+
+    /// Whether the server says anything to a new session, be it that it wants none.
+    async fn answers_a_probe(&self, limit: Duration) -> bool {
+        match tokio::time::timeout(limit, self.probe.connect(NoTls)).await {
+            Err(_) => false,
+            Ok(Ok(_)) => true,
+            // The connection itself failed, or it was told what it lacks.
+            Ok(Err(error)) => {
+                let source = std::error::Error::source(&error);
+                !source.is_some_and(|source| source.is::<std::io::Error>())
+            }
+        }
     }
 
     /// Says what PostgreSQL said to a step of a backup.
@@ -130,16 +200,21 @@ async fn open(config: Config) -> Outcome<Connection> {
         });
         client
     };
-    let connection = Connection { client, place, _driver: driver };
-    connection
-        .client
-        .batch_execute(
-            "SET search_path = pg_catalog; SET statement_timeout = 0; SET lock_timeout = 0;
-             SET idle_in_transaction_session_timeout = 0; SET client_encoding = 'UTF8'",
-        )
-        .await
-        .map_err(|error| connection.failure(&error))?;
+    let connection = Connection { client, place, probe: probe(&config), _driver: driver };
+    let settings = connection.client.batch_execute(
+        "SET search_path = pg_catalog; SET statement_timeout = 0; SET lock_timeout = 0;
+         SET idle_in_transaction_session_timeout = 0; SET client_encoding = 'UTF8'",
+    );
+    let set = connection.patiently(settings).await?;
+    set.map_err(|error| connection.failure(&error))?;
     Ok(connection)
+}
+
+/// A session that gets no further than the server's first answer: no TLS, and so no password.
+fn probe(config: &Config) -> tokio_postgres::Config {
+    let mut probe = session(&Config { password: None, ..config.clone() });
+    probe.ssl_mode(SslMode::Disable);
+    probe
 }
 
 /// The same for tokio-postgres.

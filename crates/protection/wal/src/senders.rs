@@ -147,8 +147,11 @@ pub async fn slots(connection: &Connection) -> Outcome<Vec<Slot>> {
 
 /// Runs a query; what the server says against it is a failure.
 pub(crate) async fn rows(connection: &Connection, query: &str) -> Outcome<Vec<Row>> {
-    let rows = connection.client().query(query, &[]).await;
-    rows.map_err(|error| connection.failure_as(Code::ClusterSettings, &error))
+    let rows = connection.client().query(query, &[]);
+    connection
+        .patiently(rows)
+        .await?
+        .map_err(|error| connection.failure_as(Code::ClusterSettings, &error))
 }
 
 /// The position up to which the server's own WAL is durable.

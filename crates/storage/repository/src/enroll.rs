@@ -47,15 +47,7 @@ pub async fn enroll(
 
 /// The newest binding of a database that any region knows.
 pub async fn newest_binding(regions: &Regions, database: &str) -> Outcome<Option<Binding>> {
-    let mut newest: Option<Binding> = None;
-    for repository in regions.all() {
-        let found = repository.binding(database).await?;
-        let number = |binding: &Option<Binding>| binding.as_ref().map(|binding| binding.number);
-        if number(&found) > number(&newest) {
-            newest = found;
-        }
-    }
-    Ok(newest)
+    Ok(regions.bindings(database).await?.pop())
 }
 
 /// Binds a database to a cluster: the stream that exists, or the first one. A second, different

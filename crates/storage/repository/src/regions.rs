@@ -5,6 +5,7 @@ use futures::future::join_all;
 use lifeboat_objects::{Created, Key};
 use lifeboat_telemetry::{Code, Failure, Kind, Outcome};
 
+use crate::binding::{self, Binding};
 use crate::keys::Vault;
 use crate::repository::Repository;
 
@@ -98,6 +99,15 @@ impl Regions {
     ) -> Outcome<Vec<T>> {
         let answers = join_all(self.repositories.iter().map(|one| question(one))).await;
         self.sort(answers, "answers", |failure| failure.kind() != Kind::Failed)
+    }
+
+    /// All bindings of a database that any region knows, oldest first.
+    pub async fn bindings(&self, database: &str) -> Outcome<Vec<Binding>> {
+        let mut found = Vec::new();
+        for repository in &self.repositories {
+            found.push(repository.found_bindings(database).await?);
+        }
+        binding::merge(found)
     }
 
     async fn each<F>(&mut self, act: impl Fn(&Repository) -> F) -> Outcome<()>

@@ -10,7 +10,7 @@ use serde::Deserialize;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 
-use crate::binding::{Binding, BindingBody};
+use crate::binding::{Binding, BindingBody, FoundBindings};
 use crate::crypt::SigningKey;
 use crate::ids::StreamId;
 use crate::keys::{CertificateBody, OpenWith, SlotBody, Vault, VaultSecrets, open_slot};
@@ -226,13 +226,21 @@ impl Repository {
 
     /// All bindings of a database, oldest first.
     pub async fn bindings(&self, database: &str) -> Outcome<Vec<Binding>> {
+        self.found_bindings(database).await?.into_iter().map(|(_, found)| found).collect()
+    }
+
+    /// All bindings of a database by their number, also those that are damaged here.
+    pub async fn found_bindings(&self, database: &str) -> Outcome<FoundBindings> {
         let prefix = format!("bindings/{database}/");
         let mut bindings = Vec::new();
         for (key, _) in self.store.list(&prefix).await? {
             let Some(number) = number_after(key.as_str(), &prefix) else {
                 continue;
             };
-            bindings.push(self.read_binding(&key, number).await?);
+            match self.read_binding(&key, number).await {
+                Err(failure) if failure.kind() != Kind::Damage => return Err(failure),
+                found => bindings.push((number, found)),
+            }
         }
         Ok(bindings)
     }

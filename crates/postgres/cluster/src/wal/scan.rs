@@ -12,14 +12,16 @@ use lifeboat_model::Lsn;
 use super::header::{PageHeader, SegmentIdentity};
 use crate::bytes::{long, take, word};
 
-const RECORD_HEADER: usize = 24;
+pub(super) const RECORD_HEADER: usize = 24;
 /// Offset of the CRC, which covers all of the header before it.
-const RECORD_CRC: usize = 20;
+pub(super) const RECORD_CRC: usize = 20;
 /// PostgreSQL makes no longer ones.
 const LONGEST_RECORD: u32 = 1020 << 20;
 /// Enough for the headers of a record without pages, and the main data that is of interest.
 const PREFIX: usize = 128;
 const POINT_NAME: usize = 64;
+/// The record of a restore point is shorter: its header, a time, a name, and what may stand between.
+pub(super) const POINT_BYTES_MAX: usize = PREFIX;
 /// 2000-01-01, PostgreSQL's day zero.
 const EPOCH: Timestamp = Timestamp::constant(946_684_800, 0);
 
@@ -340,7 +342,7 @@ fn gather<'b, const N: usize>(parts: &[&[u8]], buffer: &'b mut [u8; N]) -> &'b [
 }
 
 /// A record that the summary is about.
-enum Content {
+pub(super) enum Content {
     Commit(Timestamp),
     Abort(Timestamp),
     Point { time: Timestamp, name: String },
@@ -354,7 +356,7 @@ mod resource {
 }
 
 /// What the record says, if it counts here.
-fn content(prefix: &[u8]) -> Option<Content> {
+pub(super) fn content(prefix: &[u8]) -> Option<Content> {
     let [info, resource] = take(prefix, 16)?;
     match (resource, info & 0x70, info & 0xF0) {
         (resource::XLOG, _, 0x40) => Some(Content::Switch),

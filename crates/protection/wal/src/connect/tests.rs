@@ -2,7 +2,7 @@ use lifeboat_telemetry::Code;
 use lifeboat_testkit::postgres::Cluster;
 use tokio_postgres::config::{Host as SessionHost, SslMode};
 
-use super::{TlsMode, connect_at, host_and_port, parse, role_of, session};
+use super::{TlsMode, connect, connect_at, host_and_port, parse, probe, role_of, session};
 
 #[test]
 fn a_session_is_what_the_string_says() {
@@ -66,4 +66,39 @@ async fn pg15_a_server_far_away_must_prove_who_it_is() {
         assert_eq!(failure.code(), Code::ClusterUnreachable, "{failure}");
         assert!(failure.full_message().contains("certificate"), "{failure}");
     }
+}
+
+#[test]
+fn a_probe_takes_no_password_along() {
+    let config = parse("host=db.east user=app password=hunter2 sslmode=verify-full").unwrap();
+    assert!(session(&config).get_password().is_some());
+    let probe = probe(&config);
+    assert_eq!((probe.get_password(), probe.get_ssl_mode()), (None, SslMode::Disable));
+}
+
+/// All processes of a server stop, as in a frozen container: its sockets stay open.
+#[test]
+fn pg15_a_frozen_server_is_not_waited_for_and_a_slow_one_is() {
+    let cluster = Cluster::builder(15).start().unwrap();
+    let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build().unwrap();
+    let every = std::time::Duration::from_millis(200);
+    runtime.block_on(async {
+        let connection = connect(&cluster.connection()).await.unwrap();
+        let slow = connection.client().query_one("SELECT pg_sleep(2)::text", &[]);
+        connection.wait(slow, every).await.unwrap().unwrap();
+
+        let processes = lifeboat_testkit::process::tree(cluster.pid().unwrap());
+        let all = |signal| {
+            for process in &processes {
+                nix::sys::signal::kill(*process, signal).unwrap();
+            }
+        };
+        all(nix::sys::signal::Signal::SIGSTOP);
+        let never = connection.client().query_one("SELECT 'here'", &[]);
+        let waited = connection.wait(never, every).await.map(|answer| answer.is_ok());
+        all(nix::sys::signal::Signal::SIGCONT);
+        let failure = waited.unwrap_err();
+        assert_eq!(failure.code(), Code::ClusterUnreachable);
+        assert!(failure.full_message().contains("answers nothing"), "{failure}");
+    });
 }

@@ -7,7 +7,8 @@ use std::path::Path;
 
 use jiff::Timestamp;
 use lifeboat_cluster::wal::{
-    BackupLabel, History, SegmentIdentity, SegmentSummary, Tail, identify_segment, scan,
+    BackupLabel, CROSSING_BYTES, History, SegmentIdentity, SegmentSummary, Tail, crossing_point,
+    identify_segment, scan,
 };
 use lifeboat_model::{Lsn, SegmentName, SegmentSize, SystemIdentifier, WalFileName};
 use lifeboat_repository::keys::StreamKeys;
@@ -59,11 +60,13 @@ pub(crate) fn read(
         WalFileName::Segment(segment) | WalFileName::Partial(segment) => {
             let found = identify(path, &file, name, segment, origin)?;
             found.check_length(before.len()).map_err(|error| error.at(name))?;
+            let end_before = end_before(path, segment, origin.segment_size);
             if before.len() > PART_BYTES as u64 {
-                read_parts(path, file, found, keys)?
+                read_parts(path, file, found, keys, end_before)?
             } else {
                 let plain = read_all(path, &mut file, before.len())?;
-                let facts = facts_of(&scan(&plain, &found));
+                let mut facts = facts_of(&scan(&plain, &found));
+                cross(&mut facts, &end_before, &plain, &found);
                 let kind = ObjectType::Segment;
                 (keys.content_digest(&plain), facts, Body::Whole { kind, plain })
             }
@@ -86,6 +89,28 @@ pub(crate) fn read(
             .hint("Nothing may write to a segment that is ready: find out who does."));
     }
     Ok(WalFile { name: name.to_string(), identity, digest, facts, body })
+}
+
+/// The end of the segment before, which lies beside this one unless the server has used its file
+/// again. A restore point may begin there; nothing else is asked of it.
+fn end_before(path: &Path, segment: SegmentName, size: SegmentSize) -> Vec<u8> {
+    let mut end = vec![0; CROSSING_BYTES];
+    let number = segment.number(size).checked_sub(1);
+    let before = number.and_then(|number| SegmentName::new(segment.timeline(), number, size));
+    let read = before.map(|before| {
+        let file = File::open(path.with_file_name(before.to_string()))?;
+        file.read_exact_at(&mut end, size.bytes().saturating_sub(CROSSING_BYTES as u64))
+    });
+    if !matches!(read, Some(Ok(()))) {
+        end.clear();
+    }
+    end
+}
+
+/// Adds a restore point that began in the segment, or the part, before.
+fn cross(facts: &mut WalFacts, before: &[u8], content: &[u8], identity: &SegmentIdentity) {
+    let point = crossing_point(before, content, identity);
+    facts.restore_points.splice(0..0, point.as_ref().map(point_of));
 }
 
 /// Compares the first page with the name and with the cluster.
@@ -138,6 +163,7 @@ fn read_parts(
     file: File,
     identity: SegmentIdentity,
     keys: &StreamKeys,
+    mut end_before: Vec<u8>,
 ) -> Outcome<([u8; 32], WalFacts, Body)> {
     let mut facts = WalFacts::default();
     let mut ended = false;
@@ -155,9 +181,14 @@ fn read_parts(
         };
         // To the scan, a part is a segment of its own; behind a valid end there is only padding.
         if !ended {
-            let summary = scan(&buffer, &SegmentIdentity { start, segment_size, ..identity });
+            let part = SegmentIdentity { start, segment_size, ..identity };
+            let summary = scan(&buffer, &part);
             ended = matches!(summary.tail, Tail::Open | Tail::Switched);
-            merge(&mut facts, facts_of(&summary));
+            let mut of_part = facts_of(&summary);
+            cross(&mut of_part, &end_before, &buffer, &part);
+            merge(&mut facts, of_part);
+            let end = buffer.len().saturating_sub(CROSSING_BYTES);
+            end_before = buffer.get(end..).unwrap_or_default().to_vec();
         }
     }
     let digest = keys.content_digest(&digests.concat());
@@ -182,17 +213,14 @@ fn facts_of(summary: &SegmentSummary) -> WalFacts {
         first_commit_us: micros(summary.first_commit),
         last_commit_us: micros(summary.last_commit),
         last_record: summary.last_record,
-        restore_points: summary
-            .restore_points
-            .iter()
-            .map(|point| RestorePoint {
-                lsn: point.lsn,
-                time_us: point.time.as_microsecond(),
-                name: point.name.clone(),
-            })
-            .collect(),
+        restore_points: summary.restore_points.iter().map(point_of).collect(),
         ancestors: Vec::new(),
     }
+}
+
+fn point_of(point: &lifeboat_cluster::wal::RestorePoint) -> RestorePoint {
+    let (time_us, name) = (point.time.as_microsecond(), point.name.clone());
+    RestorePoint { lsn: point.lsn, time_us, name }
 }
 
 fn merge(facts: &mut WalFacts, later: WalFacts) {

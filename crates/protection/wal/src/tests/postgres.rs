@@ -151,3 +151,56 @@ fn a_promotion_is_archived_with_history_and_partial_segment() {
     assert!(matches!(world.fetch("00000003.history").unwrap(), Fetched::Absent { .. }));
     assert_eq!(world.push("00000002.history").unwrap().how, How::Identical);
 }
+
+/// Restore points whose records begin in one segment and end in the next.
+#[test]
+fn a_restore_point_across_two_segments_of_version_15_is_known() {
+    const SEGMENT: u64 = 1 << 20;
+    let cluster = archiving(15, 1);
+    let world = World::of_cluster(cluster.data());
+    cluster.psql("CREATE TABLE things (id int); CHECKPOINT").unwrap();
+    let mut crossed = Vec::new();
+    for attempt in 0..60 {
+        // Another process of the server may write in between: then it is tried again. Filling
+        // comes in two steps: first roughly, then up to a place in the last 96 bytes.
+        let fill = |left: u64| {
+            cluster
+                .psql(&format!(
+                    "SELECT pg_logical_emit_message(false, '', repeat('x', greatest(0, ({SEGMENT} -
+                         (pg_current_wal_insert_lsn() - '0/0')::bigint % {SEGMENT})::int - {left})))"
+                ))
+                .unwrap();
+        };
+        fill(20_000);
+        fill(600);
+        let name = format!("point {attempt}");
+        let target = 24 + attempt % 8 * 8;
+        let answer = cluster
+            .psql(&format!(
+                "SELECT pg_logical_emit_message(false, '', repeat('x', greatest(0, ({SEGMENT} -
+                     (pg_current_wal_insert_lsn() - '0/0')::bigint % {SEGMENT})::int - {target} - 58)));
+                 SELECT pg_current_wal_insert_lsn() - '0/0';
+                 SELECT pg_create_restore_point('{name}') - '0/0'"
+            ))
+            .unwrap();
+        let numbers: Vec<u64> = answer.lines().filter_map(|line| line.parse().ok()).collect();
+        let [.., begin, end] = numbers[..] else { panic!("{answer}") };
+        // What ends within the first hundred bytes of a segment began in the one before.
+        if begin / SEGMENT < end / SEGMENT && begin % SEGMENT > SEGMENT - 96 {
+            crossed.push((name, Lsn(end)));
+        }
+        if crossed.len() >= 3 {
+            break;
+        }
+    }
+    assert!(crossed.len() >= 3, "{crossed:?}");
+    cluster.psql("SELECT pg_switch_wal()").unwrap();
+    archive(&world, &cluster);
+    let regions = world.open_regions();
+    let blocking = Blocking::new().unwrap();
+    let inventory = Inventory::read(&blocking, regions.nearest(), &world.stream.keys).unwrap();
+    for (name, lsn) in crossed {
+        let points = inventory.restore_points(Timeline(1), &name, Lsn::ZERO).unwrap();
+        assert_eq!(points.iter().map(|found| found.lsn).collect::<Vec<_>>(), [lsn], "{name}");
+    }
+}

@@ -5,6 +5,7 @@ use lifeboat_telemetry::{Code, Failure};
 
 use super::sample::{self, DATABASE};
 use crate::catch_up::catch_up;
+use crate::enroll::newest_binding;
 use crate::keys::Encryption;
 use crate::regions::Regions;
 use crate::repository::{FormatBody, Repository, remove_slot};
@@ -76,5 +77,24 @@ fn damage_does_not_spread_to_a_region_that_catches_up() {
         catch_up(&mut regions).await.unwrap();
         let [_, west] = regions.all() else { panic!("two regions") };
         assert!(west.store().stat(&key).await.unwrap().is_none());
+    });
+}
+
+#[test]
+fn a_binding_that_is_damaged_in_one_region_is_taken_from_another() {
+    sample::run(async {
+        let (sample, mut regions) = two("binding").await;
+        let whole = regions.nearest().binding(DATABASE).await.unwrap().unwrap();
+        let [_, west] = regions.all() else { panic!("two regions") };
+        let key = crate::layout::binding(DATABASE, whole.number).unwrap();
+        west.store().create(&key, b"LIFEBOAT, and then nothing".as_slice().into()).await.unwrap();
+        assert_eq!(regions.bindings(DATABASE).await.unwrap(), [whole.clone()]);
+        assert_eq!(newest_binding(&regions, DATABASE).await.unwrap(), Some(whole));
+        // What no region has whole stays a failure: it may be the grant that counts.
+        let key = crate::layout::binding(DATABASE, 2).unwrap();
+        sample.store.create(&key, b"LIFEBOAT".as_slice().into()).await.unwrap();
+        let failure = regions.bindings(DATABASE).await.unwrap_err();
+        assert_eq!(failure.kind(), lifeboat_telemetry::Kind::Damage, "{failure}");
+        catch_up(&mut regions).await.unwrap();
     });
 }

@@ -1,6 +1,6 @@
 //! The incarnations of a database's cluster: what it was bound to, one after the other.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeSet;
 
 use lifeboat_objects::Key;
 use lifeboat_repository::access::Access;
@@ -15,14 +15,8 @@ use lifeboat_telemetry::Outcome;
 
 /// Every incarnation that any region knows, oldest first; the last one may write.
 pub fn of(access: &Access<'_>, regions: &Regions, database: &str) -> Outcome<Vec<Binding>> {
-    let mut all = BTreeMap::new();
-    for repository in regions.all() {
-        for binding in access.blocking.run(repository.bindings(database))? {
-            all.insert(binding.number, binding);
-        }
-    }
     let mut granted: Vec<Binding> = Vec::new();
-    for binding in all.into_values() {
+    for binding in access.blocking.run(regions.bindings(database))? {
         // One that was granted again counts where it was granted last.
         granted.retain(|known| known.body.stream != binding.body.stream);
         granted.push(binding);

@@ -117,7 +117,7 @@ async fn numbers(settings: &str, name: &str) -> Outcome<Vec<u32>> {
                          WHERE c.relname = $1::text AND $2::text IN ('', n.nspname)";
     let (schema, table) = name.rsplit_once('.').unwrap_or(("", name));
     let connection = connect(settings).await?;
-    let rows = connection.client().query(QUERY, &[&table, &schema]).await;
+    let rows = connection.patiently(connection.client().query(QUERY, &[&table, &schema])).await?;
     let rows = rows.map_err(|error| connection.failure_as(Code::ClusterUnreachable, &error))?;
     let numbers = rows.iter().flat_map(|row| [row.try_get(0), row.try_get(1)]);
     Ok(numbers.filter_map(Result::ok).filter(|number| *number > 0).collect())

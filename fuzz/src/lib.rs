@@ -1,0 +1,4 @@
+//! What fuzz targets and their seeds share.
+
+pub mod objects;
+pub mod session;
