@@ -1,4 +1,4 @@
-//! PostgreSQL's parent (F11, ADR 0012): two processes that know one thing, until when the instance
+//! PostgreSQL's parent (F11, ADR 0015): two processes that know one thing, until when the instance
 //! may live.
 //!
 //! The upper one, the keeper, talks to agents. The lower one, init, is PostgreSQL's parent. An

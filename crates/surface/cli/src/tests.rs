@@ -9,7 +9,9 @@ use crate::arguments::Arguments;
 /// Every command of the tree that does something, with the words that name it.
 fn leaves(command: &clap::Command, path: &str) -> Vec<(String, clap::Command)> {
     let mut found = Vec::new();
-    for child in command.get_subcommands() {
+    // What the lab starts by itself is no command of a person.
+    let own = |child: &&clap::Command| path.ends_with(" lab") && child.is_hide_set();
+    for child in command.get_subcommands().filter(|child| !own(child)) {
         let name = format!("{path} {}", child.get_name());
         if child.has_subcommands() {
             found.extend(leaves(child, &name));

@@ -88,7 +88,7 @@ fn a_binding_that_is_damaged_in_one_region_is_taken_from_another() {
         let [_, west] = regions.all() else { panic!("two regions") };
         let key = crate::layout::binding(DATABASE, whole.number).unwrap();
         west.store().create(&key, b"LIFEBOAT, and then nothing".as_slice().into()).await.unwrap();
-        assert_eq!(regions.bindings(DATABASE).await.unwrap(), [whole.clone()]);
+        assert_eq!(regions.bindings(DATABASE).await.unwrap(), std::slice::from_ref(&whole));
         assert_eq!(newest_binding(&regions, DATABASE).await.unwrap(), Some(whole));
         // What no region has whole stays a failure: it may be the grant that counts.
         let key = crate::layout::binding(DATABASE, 2).unwrap();

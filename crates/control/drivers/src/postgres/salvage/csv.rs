@@ -78,12 +78,4 @@ fn line<'a>(values: impl Iterator<Item = Option<&'a str>>) -> String {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::line;
-
-    #[test]
-    fn null_and_nothing_are_told_apart_and_quotes_survive() {
-        let row = [Some("plain"), None, Some(""), Some("a \"b\", c"), Some("two\nlines")];
-        assert_eq!(line(row.into_iter()), "plain,,\"\",\"a \"\"b\"\", c\",\"two\nlines\"\n");
-    }
-}
+mod tests;
