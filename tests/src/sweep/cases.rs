@@ -120,7 +120,8 @@ fn every(calls: &[Vec<Call>; 2], turn: usize) -> Vec<Case> {
                     0 => faults.len().div_ceil(many.max(1)).max(most),
                     _ => 1,
                 };
-                let first = turn.wrapping_add(*seen * ways);
+                // Reduced first: a sum that wraps would skip a way.
+                let first = turn % faults.len().max(1) + *seen * ways;
                 let turned = (0..ways.min(faults.len()))
                     .filter_map(|way| faults.get(first.wrapping_add(way) % faults.len()));
                 cases.extend(turned.map(|fault| once(severity, *fault)));

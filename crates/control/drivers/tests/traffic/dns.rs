@@ -124,12 +124,23 @@ fn of_two_updaters_the_higher_epoch_wins_and_the_name_is_never_empty() -> Result
     let over = AtomicBool::new(false);
     std::thread::scope(|scope| {
         let client = scope.spawn(|| watch(&east, &over));
-        let raced = on_one_thread(the_higher_epoch_wins(&one, &other, 40));
-        over.store(true, Ordering::Relaxed);
+        let raced = {
+            let _over = Over(&over);
+            on_one_thread(the_higher_epoch_wins(&one, &other, 40))
+        };
         let seen = client.join().map_err(|_| anyhow::anyhow!("the client panicked"))??;
         ensure!(seen.len() > 10, "the client saw {} changes only", seen.len());
         raced
     })
+}
+
+/// Ends the client also where the race fails with a panic.
+struct Over<'a>(&'a AtomicBool);
+
+impl Drop for Over<'_> {
+    fn drop(&mut self) {
+        self.0.store(true, Ordering::Relaxed);
+    }
 }
 
 /// Asks as fast as it can; the changes that it saw. An address is always there, and only one.

@@ -72,7 +72,10 @@ impl Peer {
 
     /// Asks all at once, over one connection; the answers are in order.
     pub(super) async fn ask(&self, questions: Vec<Message>) -> Outcome<Vec<Message>> {
-        let sent = questions.into_iter().map(|question| self.seal(question));
+        // No two questions of one connection may have the same number.
+        let first = self.environment.random().next_u64() as u16;
+        let sent = questions.into_iter().zip(0_u16..);
+        let sent = sent.map(|(question, place)| self.seal(question, first.wrapping_add(place)));
         let sent = sent.collect::<Outcome<Vec<_>>>()?;
         let talk = async {
             let answers = self.talk(&sent).await;
@@ -92,8 +95,7 @@ impl Peer {
         tokio::time::timeout(limit, work).await.unwrap_or_else(late)
     }
 
-    fn seal(&self, mut message: Message) -> Outcome<Sent> {
-        let id = self.environment.random().next_u64() as u16;
+    fn seal(&self, mut message: Message, id: u16) -> Outcome<Sent> {
         message.metadata.id = id;
         if let Some(signer) = &self.signer {
             let sealed = message.finalize(signer, self.now());
