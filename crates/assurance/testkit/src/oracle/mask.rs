@@ -6,7 +6,7 @@
 
 /// The size of a page; other block sizes are not built by any packager.
 pub const PAGE: usize = 8192;
-const HEADER: usize = 24;
+pub(super) const HEADER: usize = 24;
 
 /// Sets everything to zero that may differ. A page whose header makes no sense is left as it is.
 pub fn mask(page: &mut [u8; PAGE], block: u32) {

@@ -31,7 +31,7 @@ proptest! {
         cut in any::<prop::sample::Index>(),
     ) {
         let peer = peer();
-        let sent = peer.seal(question()).unwrap();
+        let sent = peer.seal(question(), 7).unwrap();
         prop_assert!(peer.open(&sent, &noise).is_err());
         // Our own question, sent back as an answer, damaged or not.
         let mut answer = sent.bytes.clone();
@@ -52,7 +52,7 @@ proptest! {
 #[test]
 fn an_answer_that_claims_too_much_is_none() {
     let peer = peer();
-    let sent = peer.seal(question()).unwrap();
+    let sent = peer.seal(question(), 7).unwrap();
     let mut answer = sent.bytes.clone();
     answer[2] |= 0x80;
     answer[6..12].fill(0xff);
