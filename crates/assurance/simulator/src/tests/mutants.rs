@@ -26,7 +26,6 @@ macro_rules! mutants {
 }
 
 mutants! {
-    a_holder_counts_from_the_answer => HolderFromResponse;
     a_waiter_ignores_renewals => WaiterIgnoresRenewals;
     a_guard_without_a_deadline => NoDeadline;
     a_kill_that_takes_too_long => SlowKill;
