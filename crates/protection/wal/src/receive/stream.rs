@@ -20,8 +20,6 @@ const BATCH: u64 = 512 << 10;
 const LOOK: Duration = Duration::from_millis(100);
 /// The same, while the shipper's progress is to be acknowledged.
 const SHORT_LOOK: Duration = Duration::from_millis(5);
-/// How often it is looked whether a seal was ordered: a look costs about as much as a write.
-const ORDERS_EVERY: Duration = Duration::from_millis(20);
 /// A server hears of us at least so often.
 const STATUS_EVERY: Duration = Duration::from_secs(1);
 /// How often it is told how far it is.
@@ -50,8 +48,6 @@ pub(crate) struct Streaming<'r, 'a> {
     /// When the server was heard last, and when it was told something.
     heard: Duration,
     told: Duration,
-    /// When it was last looked for orders; none before the first time.
-    looked: Option<Duration>,
     acknowledged: Lsn,
     reply: bool,
     full: bool,
@@ -73,8 +69,7 @@ impl<'r, 'a> Streaming<'r, 'a> {
         let (acknowledged, reply, full) = (Lsn::ZERO, true, false);
         let written = attached.spool.written();
         let pace = Pace { at: now, written, waiting: 0, warned: false };
-        let looked = None;
-        Self { receiver, attached, heard, told, looked, acknowledged, reply, full, pace }
+        Self { receiver, attached, heard, told, acknowledged, reply, full, pace }
     }
 
     /// Receives until there is a reason not to.
@@ -89,7 +84,9 @@ impl<'r, 'a> Streaming<'r, 'a> {
             if self.receiver.request.cancel.is_requested() || self.receiver.ledger.is_done() {
                 return Ok(Left::Asked);
             }
-            self.obey()?;
+            if seal::is_wanted(self.receiver.folder.path()) {
+                self.receiver.check_seal()?;
+            }
             if !self.has_room()? {
                 self.receiver.ledger.wait(LOOK);
                 self.heard = self.now();
@@ -108,20 +105,6 @@ impl<'r, 'a> Streaming<'r, 'a> {
                 return Ok(left);
             }
             self.tell();
-        }
-    }
-
-    /// Carries out a seal that was ordered. Nothing was promised before that, so a look now and
-    /// then is enough.
-    fn obey(&mut self) -> Outcome<()> {
-        let now = self.now();
-        if self.looked.is_some_and(|looked| now.saturating_sub(looked) < ORDERS_EVERY) {
-            return Ok(());
-        }
-        self.looked = Some(now);
-        match seal::is_wanted(self.receiver.folder.path()) {
-            true => self.receiver.check_seal(),
-            false => Ok(()),
         }
     }
 
