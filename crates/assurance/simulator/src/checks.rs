@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use lifeboat_drivers::traffic::Stamp;
 use lifeboat_model::{DatabaseName, NodeName};
-use lifeboat_quorum::{EpochRecord, EpochState, Lease, Timing, Token};
+use lifeboat_quorum::{EpochRecord, EpochState, Lease, Token};
 
 use crate::executor::HostId;
 use crate::plant::Plant;
@@ -35,6 +35,16 @@ pub struct Checks {
     state: RefCell<State>,
 }
 
+/// A database's node.
+type Spot = (DatabaseName, NodeName);
+
+fn spot(node: &Node) -> Spot {
+    (node.database.clone(), node.name.clone())
+}
+
+/// What a frozen server had answered before may be on its way for so long.
+const ON_ITS_WAY: Duration = Duration::from_millis(100);
+
 #[derive(Default)]
 struct State {
     record: Option<EpochRecord>,
@@ -42,7 +52,11 @@ struct State {
     begun: BTreeMap<u64, (Duration, EpochRecord)>,
     restored: bool,
     /// Since when a server has been a primary without a break.
-    since: BTreeMap<(DatabaseName, NodeName), Duration>,
+    since: BTreeMap<Spot, Duration>,
+    /// Primaries that committed something locally: from then on only probes let a lease go on.
+    wrote: BTreeSet<Spot>,
+    /// Renewals that were sent while a server was frozen: since when it was, and when the first was.
+    late: BTreeMap<Spot, (Duration, Duration)>,
     acknowledged: BTreeMap<DatabaseName, Vec<Acknowledged>>,
     heard: BTreeSet<u64>,
     tokens: BTreeMap<String, Token>,
@@ -68,11 +82,18 @@ impl Checks {
     pub fn told(&self, plant: &Plant, node: &Node, told: Told) {
         match told {
             Told::IsPrimary => {
-                let place = (node.database.clone(), node.name.clone());
-                self.state.borrow_mut().since.insert(place, plant.sim.now());
+                self.state.borrow_mut().since.insert(spot(node), plant.sim.now());
                 self.look_for_losses(plant, node);
             }
             Told::Acknowledged(id) => self.acknowledged(plant, node, id),
+            Told::WroteLocally => {
+                self.state.borrow_mut().wrote.insert(spot(node));
+            }
+            Told::Died => {
+                let mut state = self.state.borrow_mut();
+                state.since.remove(&spot(node));
+                state.wrote.remove(&spot(node));
+            }
         }
     }
 
@@ -83,8 +104,7 @@ impl Checks {
         let Some(record) = state.record.clone() else {
             return plant.sim.fail(format!("{} acknowledges before any epoch", node.name));
         };
-        let place = (node.database.clone(), node.name.clone());
-        let since = state.since.get(&place).copied().unwrap_or_default();
+        let since = state.since.get(&spot(node)).copied().unwrap_or_default();
         let begun = state.begun.get(&record.epoch).map(|(at, _)| *at).unwrap_or_default();
         let holds = record.holders.get(&node.database) == Some(&node.name) && since >= begun;
         if !holds {
@@ -185,25 +205,33 @@ impl Checks {
         self.state.borrow().restored
     }
 
-    /// R3: a lease is renewed by a holder that commits, not by one that is frozen.
-    pub fn renewed(&self, plant: &Plant, database: &str, lease: &[u8], timing: &Timing) {
+    /// R3: a lease is renewed by a holder that commits, not by one that is frozen. What was sent
+    /// after the freeze counts, not what landed then; and one renewal may follow on a write
+    /// before it, for also an agent can be frozen in between.
+    pub fn renewed(&self, plant: &Plant, database: &str, lease: &[u8], sent: Duration) {
         let Ok(lease) = serde_json::from_slice::<Lease>(lease) else { return };
-        let limit = timing.renew + timing.probe_timeout + timing.store_timeout;
-        let limit = limit + Duration::from_secs(1);
+        let mut state = self.state.borrow_mut();
+        // A holder that stops cleanly holds on without a write: its checkpoint may take long.
+        let state_now = state.record.as_ref().map(|record| record.state);
+        if !matches!(state_now, Some(EpochState::Starting | EpochState::Serving)) {
+            return;
+        }
         let holds = |node: &Rc<Node>| node.name == lease.node && node.database.as_str() == database;
         for node in plant.nodes().into_iter().filter(holds) {
-            let Some(frozen) = plant.sim.frozen_for(node.postgres) else { continue };
-            let place = (node.database.clone(), node.name.clone());
-            let since = self.state.borrow().since.get(&place).copied();
-            let wrote = since.is_some_and(|since| {
-                node.lives.get() && since + frozen + Duration::from_secs(5) < plant.sim.now()
-            });
-            if wrote && frozen > limit && !plant.sim.is_frozen(node.guard) {
-                let what = format!(
-                    "the lease of {} is renewed, while no write has been possible for {frozen:?}",
-                    node.name
-                );
-                plant.sim.fail(what);
+            let Some(frozen) = plant.sim.frozen_since(node.postgres) else { continue };
+            if !state.wrote.contains(&spot(&node)) || sent <= frozen + ON_ITS_WAY {
+                continue;
+            }
+            let first = state.late.entry(spot(&node)).or_insert((frozen, sent));
+            if first.0 != frozen {
+                *first = (frozen, sent);
+            }
+            if first.1 != sent {
+                plant.sim.fail(format!(
+                    "the lease of {} is renewed again, while no write has been possible for {:?}",
+                    node.name,
+                    sent - frozen
+                ));
             }
         }
     }
@@ -211,10 +239,7 @@ impl Checks {
     /// Nobody can write while an epoch begins, whoever shall hold it.
     fn look_for_writers(&self, plant: &Plant, record: &EpochRecord) {
         for node in plant.nodes() {
-            let place = (node.database.clone(), node.name.clone());
-            let primary = node.lives.get()
-                && !node.disk.borrow().standby
-                && self.state.borrow().since.contains_key(&place);
+            let primary = self.state.borrow().since.contains_key(&spot(&node));
             let until = self.state.borrow().paused.get(&node.host).copied();
             let paused = until.is_some_and(|until| plant.sim.now() <= until);
             if primary && !paused {

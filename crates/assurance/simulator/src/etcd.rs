@@ -53,6 +53,8 @@ pub(crate) enum Request {
 #[derive(Debug, Clone)]
 pub(crate) struct Entry {
     number: u64,
+    /// When whoever sent it had decided, in true time.
+    sent: Duration,
     transaction: Transaction,
 }
 

@@ -213,11 +213,11 @@ impl Sim {
         }
     }
 
-    /// For how long a process has been frozen; none if it is not.
-    pub fn frozen_for(&self, process: ProcessId) -> Option<Duration> {
+    /// Since when a process has been frozen, in true time; none if it is not.
+    pub fn frozen_since(&self, process: ProcessId) -> Option<Duration> {
         let processes = self.core.processes.borrow();
         let process = processes.get(process.0).filter(|process| process.frozen)?;
-        Some(Duration::from_nanos(self.core.now.get().saturating_sub(process.frozen_at)))
+        Some(Duration::from_nanos(process.frozen_at))
     }
 
     /// Whether a process is frozen.

@@ -202,6 +202,7 @@ impl Node {
     pub fn die(&self, plant: &Plant, why: &str) {
         if self.lives.replace(false) {
             plant.sim.note_of(self.postgres, format!("dies: {why}"));
+            plant.told(self, Told::Died);
         }
         plant.sim.kill(self.postgres);
         self.killing.set(false);

@@ -167,16 +167,15 @@ impl World {
         let plant = self.plant.clone();
         let journal = self.keys.runs(&self.scene.service.name);
         let lease = format!("{}lease/", self.keys.service(&self.scene.service.name));
-        let timing = self.scene.service.timing;
         self.etcd.truth().watch(move |change| {
             if change.key == epoch {
                 plant.checks.record_changed(&plant, change.before, change.after);
             } else if change.key.starts_with(&journal) {
                 plant.checks.journal_changed(&plant, change.key, change.before, change.after);
-            } else if let (Some(database), Some(after)) =
-                (change.key.strip_prefix(&lease), change.after)
+            } else if let (Some(database), Some(after), Some(sent)) =
+                (change.key.strip_prefix(&lease), change.after, change.sent)
             {
-                plant.checks.renewed(&plant, database, after, &timing);
+                plant.checks.renewed(&plant, database, after, sent);
             }
         });
     }

@@ -126,7 +126,8 @@ impl SimStore {
         let guarded = transaction.compares.iter().any(|compare| {
             compare.revision > 0 && transaction.puts.iter().any(|put| put.key == compare.key)
         });
-        let entry = Entry { number: self.etcd.inner.truth.number(), transaction };
+        let (number, sent) = (self.etcd.inner.truth.number(), self.etcd.inner.sim.now());
+        let entry = Entry { number, sent, transaction };
         let send = |reply| Request::Commit { entry: entry.clone(), reply };
         let commit = self.race(guarded, send).await?;
         if let Commit::Done(revision) = commit {

@@ -2,6 +2,7 @@
 
 use std::cell::{Cell, RefCell};
 use std::collections::BTreeMap;
+use std::time::Duration;
 
 use lifeboat_quorum::{Commit, MemoryStore, Revision, Snapshot, Transaction};
 
@@ -16,6 +17,8 @@ pub struct Change<'a> {
     pub before: Option<&'a [u8]>,
     /// What it holds now.
     pub after: Option<&'a [u8]>,
+    /// When whoever changed it had decided, in true time; none if it came from outside.
+    pub sent: Option<Duration>,
 }
 
 /// What all members agree on.
@@ -80,20 +83,24 @@ impl Truth {
         if before.is_some() || term < self.term.get() {
             return before;
         }
-        let outcome = self.commit(&entry.transaction);
+        let outcome = self.carry_out(&entry.transaction, Some(entry.sent));
         self.applied.borrow_mut().insert(entry.number, outcome);
         Some(outcome)
     }
 
-    /// A transaction as a store carries it out; one that exceeds the limits is none.
+    /// A transaction of nobody in this world; one that exceeds the limits is none.
     pub fn commit(&self, transaction: &Transaction) -> Commit {
+        self.carry_out(transaction, None)
+    }
+
+    fn carry_out(&self, transaction: &Transaction, sent: Option<Duration>) -> Commit {
         let before: Vec<Option<Vec<u8>>> =
             transaction.puts.iter().map(|put| self.value(&put.key)).collect();
         let outcome = self.keys.borrow().change(transaction.clone()).unwrap_or(Commit::Conflict);
         if let Commit::Done(_) = outcome {
             for (before, put) in before.iter().zip(&transaction.puts) {
                 let (before, after) = (before.as_deref(), put.value.as_deref());
-                let change = Change { key: &put.key, before, after };
+                let change = Change { key: &put.key, before, after, sent };
                 self.watches.borrow().iter().for_each(|watch| watch(&change));
             }
         }

@@ -25,8 +25,12 @@ const SILENT: Duration = Duration::from_millis(1500);
 pub enum Told {
     /// A commit was acknowledged.
     Acknowledged(u64),
+    /// A commit that waited for the own disk alone was.
+    WroteLocally,
     /// It takes writes from now on.
     IsPrimary,
+    /// No process of it is left.
+    Died,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -255,9 +259,11 @@ impl Server {
         let acknowledged: Vec<Waiting> = memory.waiting.extract_if(.., done).collect();
         drop(disk);
         for commit in acknowledged {
-            if !commit.local {
-                self.plant.told(&self.node, Told::Acknowledged(commit.id));
-            }
+            let told = match commit.local {
+                true => Told::WroteLocally,
+                false => Told::Acknowledged(commit.id),
+            };
+            self.plant.told(&self.node, told);
             commit.reply.send(Written::Committed);
         }
     }
