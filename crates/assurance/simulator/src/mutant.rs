@@ -36,6 +36,8 @@ pub enum Mutant {
     AcknowledgeAfterSeal,
     /// A receiver acknowledges what it has not flushed.
     AcknowledgeBeforeFlush,
+    /// A receiver takes WAL from a primary of an older epoch than its own.
+    OldEpochReceived,
     /// A standby says that it has replayed everything.
     PromoteTooEarly,
     /// synchronous_standby_names is not set.
@@ -52,7 +54,7 @@ pub enum Mutant {
 
 impl Mutant {
     /// All of them.
-    pub const ALL: [Self; 21] = [
+    pub const ALL: [Self; 22] = [
         Self::HolderFromResponse,
         Self::ShortWait,
         Self::WaiterIgnoresRenewals,
@@ -68,6 +70,7 @@ impl Mutant {
         Self::NoSeal,
         Self::AcknowledgeAfterSeal,
         Self::AcknowledgeBeforeFlush,
+        Self::OldEpochReceived,
         Self::PromoteTooEarly,
         Self::NoSynchronousNames,
         Self::BlindTraffic,

@@ -39,6 +39,8 @@ pub struct Disk {
     pub shut_down: Option<usize>,
     /// synchronous_standby_names.
     pub names: String,
+    /// The epoch that receivers are told.
+    pub epoch: Option<u64>,
     /// From here on its WAL was set apart by a salvage.
     pub salvaged_from: Option<usize>,
 }
@@ -80,6 +82,8 @@ pub enum Request {
         name: String,
         /// What was flushed.
         tip: Tip,
+        /// Only from a server that became a primary in this epoch or later, or was told none.
+        epoch: Option<u64>,
         /// The next WAL.
         reply: Reply<Streamed>,
     },

@@ -197,7 +197,8 @@ async fn receive(plant: Plant, place: Rc<Place>, timer: SimTimer, epoch: u64) {
     loop {
         let mut streamed = false;
         for node in plant.nodes_of(&place.database) {
-            while !place.is_sealed_for(epoch) && stream(&plant, &place, &timer, &node).await {
+            while !place.is_sealed_for(epoch) && stream(&plant, &place, &timer, &node, epoch).await
+            {
                 streamed = true;
             }
         }
@@ -211,10 +212,17 @@ async fn receive(plant: Plant, place: Rc<Place>, timer: SimTimer, epoch: u64) {
 }
 
 /// One round of a stream: says what is flushed, takes what is new, flushes it.
-async fn stream(plant: &Plant, place: &Rc<Place>, timer: &SimTimer, node: &postgres::Node) -> bool {
+async fn stream(
+    plant: &Plant,
+    place: &Rc<Place>,
+    timer: &SimTimer,
+    node: &postgres::Node,
+    epoch: u64,
+) -> bool {
     let tip = place.spool.borrow().log.tip();
     let name = place.name.clone();
-    let ask = |reply| postgres::Request::Stream { name, tip, reply };
+    let epoch = (place.mutant != Some(Mutant::OldEpochReceived)).then_some(epoch);
+    let ask = |reply| postgres::Request::Stream { name, tip, epoch, reply };
     match node.address.ask(place.process, ANSWER, ask).await {
         Ok(Streamed::Data(records)) => {
             flush(plant, place, timer, tip, &records).await;

@@ -61,9 +61,9 @@ pub trait InstanceDriver {
     /// Makes a running standby stream from `upstream`, or from nobody, without restarting it.
     fn follow(&self, upstream: Option<NodeName>) -> LocalBoxFuture<'_, Outcome<()>>;
 
-    /// Sets synchronous_standby_names and sees that it holds. On a standby it is only written, so
-    /// that it holds from the first commit after a promotion on.
-    fn synchronize(&self, names: String) -> LocalBoxFuture<'_, Outcome<()>>;
+    /// Sets synchronous_standby_names and the epoch that receivers are told, and sees that both
+    /// hold. On a standby they hold from the first commit after a promotion on.
+    fn synchronize(&self, names: String, epoch: u64) -> LocalBoxFuture<'_, Outcome<()>>;
 
     /// Promotes a running standby: the guard gets `deadline` first, then PostgreSQL is told. Returns
     /// once it was told; `inspect` says when it is a primary.

@@ -35,13 +35,14 @@ use lifeboat_cluster::wal::History;
 use lifeboat_model::{Lsn, NodeName, Timeline};
 use lifeboat_quorum::{Instance, Return};
 use lifeboat_telemetry::{Code, Failure, Outcome};
+use lifeboat_wal::receive::EPOCH_SETTING;
 use tokio::task::JoinSet;
 
 pub use settings::Settings;
 
 use crate::guard::{Phase, Stop};
 use crate::instance::{InstanceDriver, Killed, ShutDown, StartAs};
-use configuration::Change;
+use configuration::{Change, NAMES};
 use life::Life;
 use session::{Session, within};
 
@@ -209,7 +210,7 @@ impl PostgresInstance {
                 Some(upstream) => start::conninfo(settings, upstream)?,
                 None => String::new(),
             };
-            let change = Change { conninfo: Some(conninfo), names: None };
+            let change = Change { conninfo: Some(conninfo), ..Change::default() };
             let changed = configuration::write(settings, &change)?;
             // An agent that was killed may have written and not told.
             if changed || !loaded {
@@ -231,10 +232,10 @@ impl PostgresInstance {
         self.wait_for("the WAL receiver to end", gone, "0").await
     }
 
-    async fn set_names(&self, names: String) -> Outcome<()> {
-        let (wanted, loaded) = (names.clone(), self.loaded.get());
+    async fn set_names(&self, names: String, epoch: u64) -> Outcome<()> {
+        let (wanted, loaded) = (format!("{names} in epoch {epoch}"), self.loaded.get());
         let runs = self.on_thread(move |settings| {
-            let change = Change { conninfo: None, names: Some(wanted) };
+            let change = Change { names: Some(names), epoch: Some(epoch), ..Change::default() };
             if configuration::write(settings, &change)? || !loaded {
                 life::reload(settings)?;
             }
@@ -243,8 +244,11 @@ impl PostgresInstance {
         if !runs.await? {
             return Ok(());
         }
-        let shown = "SELECT current_setting('synchronous_standby_names')";
-        self.wait_for("synchronous_standby_names to hold", shown, &names).await
+        let shown = format!(
+            "SELECT concat(current_setting('{NAMES}'), ' in epoch ', \
+             current_setting('{EPOCH_SETTING}', true))"
+        );
+        self.wait_for(&format!("{NAMES} to hold"), &shown, &wanted).await
     }
 
     /// Asks until the answer is the one that is wanted.
@@ -356,8 +360,8 @@ impl InstanceDriver for PostgresInstance {
         self.set_upstream(upstream).boxed_local()
     }
 
-    fn synchronize(&self, names: String) -> LocalBoxFuture<'_, Outcome<()>> {
-        self.set_names(names).boxed_local()
+    fn synchronize(&self, names: String, epoch: u64) -> LocalBoxFuture<'_, Outcome<()>> {
+        self.set_names(names, epoch).boxed_local()
     }
 
     fn promote(&self, deadline: Duration) -> LocalBoxFuture<'_, Outcome<()>> {

@@ -46,6 +46,10 @@ use sender::{RealServers, Servers};
 use ship::{Shipper, passes};
 use stream::{Left, Streaming};
 
+/// The setting by which a primary says in which control epoch it became one. One that was never
+/// told by an agent says none.
+pub const EPOCH_SETTING: &str = "lifeboat.epoch";
+
 /// How many bytes a spool holds, unless said otherwise.
 pub const SPOOL_LIMIT: u64 = 1 << 30;
 

@@ -141,11 +141,14 @@ impl SimInstance {
         self.guard(GUARD, |reply| GuardRequest::Start { deadline, upstream, reply }).await
     }
 
-    async fn synchronized(&self, names: String) -> Outcome<()> {
+    async fn synchronized(&self, names: String, epoch: u64) -> Outcome<()> {
         if self.is(Mutant::NoSynchronousNames) {
             return Ok(());
         }
-        self.node.disk.borrow_mut().names = names;
+        {
+            let mut disk = self.node.disk.borrow_mut();
+            (disk.names, disk.epoch) = (names, Some(epoch));
+        }
         if !self.node.lives.get() {
             return Ok(());
         }
@@ -291,8 +294,8 @@ impl InstanceDriver for SimInstance {
         Box::pin(self.tell(limit, |reply| Request::Follow { upstream, reply }))
     }
 
-    fn synchronize(&self, names: String) -> LocalBoxFuture<'_, Outcome<()>> {
-        Box::pin(self.synchronized(names))
+    fn synchronize(&self, names: String, epoch: u64) -> LocalBoxFuture<'_, Outcome<()>> {
+        Box::pin(self.synchronized(names, epoch))
     }
 
     fn promote(&self, deadline: Duration) -> LocalBoxFuture<'_, Outcome<()>> {

@@ -13,7 +13,7 @@ use super::{Node, Request, Rule, Streamed, Written, standby};
 use crate::executor::SimTimer;
 use crate::message::Reply;
 use crate::plant::Plant;
-use crate::wal::{self, Log, Record};
+use crate::wal::{self, Log, Record, Tip};
 
 /// Records that are streamed at once.
 const BATCH: usize = 500;
@@ -63,6 +63,7 @@ pub(super) struct Memory {
     /// Flushed WAL that was replayed.
     pub replayed: usize,
     rule: Rule,
+    epoch: Option<u64>,
     /// Written, not flushed.
     buffer: Vec<Record>,
     flushing: bool,
@@ -88,6 +89,7 @@ impl Server {
             streaming: false,
             replayed: 0,
             rule: Rule::default(),
+            epoch: None,
             buffer: Vec::new(),
             flushing: false,
             waiting: Vec::new(),
@@ -143,6 +145,7 @@ impl Server {
 
     fn reload(&self) {
         let names = self.node.disk.borrow().names.clone();
+        self.memory.borrow_mut().epoch = self.node.disk.borrow().epoch;
         match Rule::parse(&names) {
             Ok(rule) => self.memory.borrow_mut().rule = rule,
             Err(bad) => self.plant.sim.fail(format!("{}: {bad}", self.node.name)),
@@ -154,18 +157,11 @@ impl Server {
         let mode = self.memory.borrow().mode;
         match request {
             Request::Write { id, local, reply } => self.write(mode, id, local, reply),
-            Request::Stream { name, tip, reply } => {
+            Request::Stream { name, tip, epoch, reply } => {
                 if mode != Mode::Primary && mode != Mode::Stopping {
                     return reply.send(Streamed::NotPrimary);
                 }
-                if !self.node.disk.borrow().log.passes(tip) {
-                    return reply.send(Streamed::Diverged(self.node.disk.borrow().log.clone()));
-                }
-                let seen = self.timer.elapsed();
-                let parked = Some((tip.length, reply));
-                let follower = Follower { flushed: tip.length, seen, parked };
-                self.memory.borrow_mut().followers.insert(name, follower);
-                self.settle();
+                self.stream(name, tip, epoch, reply);
             }
             // A server that starts answers nobody: who asks waits in vain.
             Request::Inspect { reply } if mode != Mode::Starting => reply.send(self.inspect()),
@@ -193,6 +189,21 @@ impl Server {
                 self.stop(mode);
             }
         }
+    }
+
+    fn stream(&self, name: String, tip: Tip, epoch: Option<u64>, reply: Reply<Streamed>) {
+        let its = self.memory.borrow().epoch;
+        if epoch.zip(its).is_some_and(|(wanted, its)| its < wanted) {
+            return reply.send(Streamed::NotPrimary);
+        }
+        if !self.node.disk.borrow().log.passes(tip) {
+            return reply.send(Streamed::Diverged(self.node.disk.borrow().log.clone()));
+        }
+        let seen = self.timer.elapsed();
+        let parked = Some((tip.length, reply));
+        let follower = Follower { flushed: tip.length, seen, parked };
+        self.memory.borrow_mut().followers.insert(name, follower);
+        self.settle();
     }
 
     fn write(&self, mode: Mode, id: u64, local: bool, reply: Reply<Written>) {

@@ -45,7 +45,7 @@ async fn stream(server: &Server, upstream: &lifeboat_model::NodeName) -> bool {
     let Some(node) = server.plant.node(&server.node.database, upstream) else { return false };
     let tip = server.node.disk.borrow().log.tip();
     let name = server.node.name.to_string();
-    let ask = |reply| Request::Stream { name, tip, reply };
+    let ask = |reply| Request::Stream { name, tip, epoch: None, reply };
     let answer = node.address.ask(server.node.postgres, ANSWER, ask).await;
     // Nothing new within the time is a stream too, if it was one.
     let still = server.memory.borrow().upstream.as_ref() == Some(upstream);

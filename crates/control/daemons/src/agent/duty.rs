@@ -173,7 +173,7 @@ impl Agent<'_> {
         let instance = self.instance.borrow().clone();
         match instance {
             Instance::Primary { timeline, flushed, .. } => {
-                driver.synchronize(names.to_owned()).await?;
+                driver.synchronize(names.to_owned(), order.token.epoch).await?;
                 if self.fork.get().is_none() {
                     self.fork.set(driver.fork().await?);
                 }
@@ -186,7 +186,7 @@ impl Agent<'_> {
                 if required.is_some_and(|required| replayed < required) {
                     return Ok(Step::Working(format!("replays, and is at {replayed}")));
                 }
-                driver.synchronize(names.to_owned()).await?;
+                driver.synchronize(names.to_owned(), order.token.epoch).await?;
                 self.armed.set(true);
                 driver.promote(deadline).await?;
                 Ok(Step::Working(format!("promotes at {replayed}")))

@@ -277,7 +277,7 @@ impl InstanceDriver for Shows<'_> {
         nothing()
     }
 
-    fn synchronize(&self, _: String) -> LocalBoxFuture<'_, Outcome<()>> {
+    fn synchronize(&self, _: String, _: u64) -> LocalBoxFuture<'_, Outcome<()>> {
         nothing()
     }
 

@@ -81,8 +81,8 @@ impl InstanceDriver for WatchedInstance<'_> {
         self.instance.follow(upstream)
     }
 
-    fn synchronize(&self, names: String) -> LocalBoxFuture<'_, Outcome<()>> {
-        self.instance.synchronize(names)
+    fn synchronize(&self, names: String, epoch: u64) -> LocalBoxFuture<'_, Outcome<()>> {
+        self.instance.synchronize(names, epoch)
     }
 
     fn promote(&self, deadline: Duration) -> LocalBoxFuture<'_, Outcome<()>> {

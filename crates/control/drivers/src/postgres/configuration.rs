@@ -8,6 +8,7 @@ use lifeboat_cluster::settings;
 use lifeboat_cluster::{ControlFile, control};
 use lifeboat_model::spec::WalMode;
 use lifeboat_telemetry::{Code, Failure, Outcome};
+use lifeboat_wal::receive::EPOCH_SETTING;
 
 use super::archive;
 use super::place::{self, aside};
@@ -36,6 +37,8 @@ pub(crate) struct Change {
     pub(crate) conninfo: Option<String>,
     /// `synchronous_standby_names`; `None` leaves what is configured.
     pub(crate) names: Option<String>,
+    /// The epoch that receivers are told; `None` leaves what is configured.
+    pub(crate) epoch: Option<u64>,
 }
 
 /// The configuration as a server would read it now.
@@ -86,6 +89,10 @@ fn block(
     ];
     if let Some(names) = change.names.clone().or_else(|| known(NAMES)) {
         block.push((NAMES, names));
+    }
+    let epoch = change.epoch.map(|epoch| epoch.to_string());
+    if let Some(epoch) = epoch.or_else(|| known(EPOCH_SETTING)) {
+        block.push((EPOCH_SETTING, epoch));
     }
     if let Some(command) = archive_command(own, configured)? {
         block.push(("archive_command", command));

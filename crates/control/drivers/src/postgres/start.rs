@@ -57,7 +57,7 @@ fn prepare_standby(settings: &Settings, upstream: Option<&NodeName>) -> Outcome<
         Some(upstream) => conninfo(settings, upstream)?,
         None => String::new(),
     };
-    configuration::write(settings, &Change { conninfo: Some(conninfo), names: None })?;
+    configuration::write(settings, &Change { conninfo: Some(conninfo), ..Change::default() })?;
     // First the signal that makes it a standby: with the other one alone it would promote itself.
     place::write_new(&data.join(STANDBY_SIGNAL), b"")?;
     place::remove(&data.join(RECOVERY_SIGNAL))?;
@@ -73,7 +73,8 @@ fn prepare_primary(settings: &Settings) -> Outcome<()> {
         return prepare_standby(settings, None);
     }
     archive::forget_key(settings)?;
-    configuration::write(settings, &Change { conninfo: Some(String::new()), names: None })?;
+    let change = Change { conninfo: Some(String::new()), ..Change::default() };
+    configuration::write(settings, &change)?;
     place::remove(&data.join(RECOVERY_SIGNAL))?;
     place::remove(&data.join(STANDBY_SIGNAL))
 }

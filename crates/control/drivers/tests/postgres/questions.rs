@@ -128,12 +128,14 @@ fn pg15_commits_that_wait_for_nobody_are_seen_and_never_fail_the_probe() -> Resu
     let pair = Pair::new(15, |builder| builder)?;
     on_one_thread(async {
         let east = pair.driver("east-1")?;
-        east.synchronize("ANY 1 (\"west-1\")".to_owned()).await?;
+        east.synchronize("ANY 1 (\"west-1\")".to_owned(), 3).await?;
         assert_eq!(pair.east.psql("SHOW synchronous_standby_names")?, "ANY 1 (\"west-1\")");
+        assert_eq!(pair.east.psql("SHOW lifeboat.epoch")?, "3");
         let Instance::Primary { stalled, .. } = east.inspect().await? else { bail!("no primary") };
         ensure!(stalled);
         east.probe().await?;
-        east.synchronize(String::new()).await?;
+        east.synchronize(String::new(), 4).await?;
+        assert_eq!(pair.east.psql("SHOW lifeboat.epoch")?, "4");
         let Instance::Primary { stalled, .. } = east.inspect().await? else { bail!("no primary") };
         ensure!(!stalled);
         Ok(())

@@ -155,6 +155,16 @@ fn greet(receiver: &Receiver<'_>, sender: &mut dyn Sender) -> Outcome<Greeting> 
         return Err(Failure::new(Code::NotPrimary, message)
             .hint("Promote one of the nodes, or add the primary to the spec."));
     }
+    // An old primary that comes back from a pause may live for a moment still. What it is told
+    // here it would acknowledge to its clients, and no later primary would have that.
+    let epoch = receiver.request.epoch;
+    if let Some(its) = greeting.epoch.filter(|its| *its < epoch) {
+        let message =
+            format!("PostgreSQL at {place} is the primary of epoch {its}, and {epoch} has begun");
+        return Err(Failure::new(Code::NotPrimary, message).hint(
+            "Its agent kills it, or tells it the new epoch; nothing is received until then.",
+        ));
+    }
     Ok(greeting)
 }
 

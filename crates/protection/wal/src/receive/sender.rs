@@ -17,6 +17,7 @@ use lifeboat_wire::{
 use lifeboat_wire::{Stream, System};
 use tokio::runtime::{Builder, Runtime};
 
+use super::EPOCH_SETTING;
 use crate::incarnation::INCARNATION_SETTING;
 
 /// A server of the database.
@@ -48,6 +49,8 @@ pub(crate) struct Greeting {
     pub(crate) segment_size: SegmentSize,
     /// Which incarnation of the cluster it says it is; a server that was never restored says none.
     pub(crate) incarnation: Option<u64>,
+    /// In which control epoch it became a primary; none if no agent told it.
+    pub(crate) epoch: Option<u64>,
 }
 
 /// What a server tells of a slot.
@@ -165,13 +168,9 @@ impl Sender for RealSender {
             let size = connection.show("wal_segment_size").await?;
             let segment_size = segment_size(&size)
                 .ok_or_else(|| Error::Protocol("wal_segment_size is no size".into()))?;
-            let incarnation = match connection.show(INCARNATION_SETTING).await {
-                Ok(number) => number.parse().ok(),
-                // It has no such setting.
-                Err(error) if error.condition() == Some(Condition::SlotMissing) => None,
-                Err(error) => return Err(error),
-            };
-            Ok(Greeting { system, in_recovery, segment_size, incarnation })
+            let incarnation = number(connection, INCARNATION_SETTING).await?;
+            let epoch = number(connection, EPOCH_SETTING).await?;
+            Ok(Greeting { system, in_recovery, segment_size, incarnation, epoch })
         })
     }
 
@@ -231,6 +230,15 @@ impl Sender for RealSender {
     fn status(&mut self, status: Status) -> Result<(), Error> {
         let (runtime, stream) = self.streams()?;
         runtime.block_on(stream.status(status))
+    }
+}
+
+/// A setting of ours; none if the server has no such setting.
+async fn number(connection: &mut Connection, setting: &str) -> Result<Option<u64>, Error> {
+    match connection.show(setting).await {
+        Ok(number) => Ok(number.parse().ok()),
+        Err(error) if error.condition() == Some(Condition::SlotMissing) => Ok(None),
+        Err(error) => Err(error),
     }
 }
 

@@ -54,6 +54,7 @@ pub struct Server {
     pub system: u64,
     pub in_recovery: bool,
     pub incarnation: Option<u64>,
+    pub epoch: Option<u64>,
     pub timeline: u32,
     /// Every timeline that it has WAL of, and where its successor branched off.
     pub wal: BTreeMap<u32, Wal>,
@@ -73,6 +74,7 @@ impl Server {
             system: SYSTEM,
             in_recovery: false,
             incarnation: None,
+            epoch: None,
             timeline: wal.timeline.0,
             kept_from: wal.start,
             wal: BTreeMap::from([(wal.timeline.0, wal)]),
@@ -203,8 +205,8 @@ impl Sender for Session {
             timeline: Timeline(server.timeline),
             flushed: server.newest().end(),
         };
-        let Server { in_recovery, incarnation, .. } = *server;
-        Ok(Greeting { system, in_recovery, segment_size: size(), incarnation })
+        let Server { in_recovery, incarnation, epoch, .. } = *server;
+        Ok(Greeting { system, in_recovery, segment_size: size(), incarnation, epoch })
     }
 
     fn history(&mut self, timeline: Timeline) -> Result<Option<Bytes>, Error> {

@@ -233,6 +233,29 @@ fn the_primary_is_found_among_standbys_and_dead_nodes() {
 }
 
 #[test]
+fn an_old_epochs_primary_that_still_lives_is_told_nothing() {
+    let wal = wal(100_000);
+    let mut ahead = wal.clone();
+    ahead.grow(50_000);
+    let mut stage = Stage::new();
+    stage.epoch = 4;
+    let old = Server { epoch: Some(3), ..Server::of(ahead) };
+    let mut alone = stage.script(vec![old.clone()], None);
+    alone.sessions_max = 2;
+    stage.run(&mut alone, false).unwrap();
+    assert!(alone.seen.borrow().started.is_empty());
+    assert!(stage.said().contains("is the primary of epoch 3, and 4 has begun"));
+    // One that was told the epoch is, and one that was never told any.
+    for epoch in [Some(4), None] {
+        let new = Server { epoch, ..Server::of(wal.clone()) };
+        let mut both = stage.script(vec![old.clone(), new], Some(wal.end()));
+        stage.run(&mut both, false).unwrap();
+        assert!(both.seen.borrow().acknowledged.iter().all(|(_, at)| *at <= wal.end()));
+        stage.holds(&wal, wal.end());
+    }
+}
+
+#[test]
 fn a_server_that_says_nothing_is_left_and_asked_anew() {
     let mut stage = Stage::new();
     let clock = Arc::new(Hurried(ManualClock::at(Timestamp::UNIX_EPOCH)));
