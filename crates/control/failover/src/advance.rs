@@ -111,7 +111,10 @@ impl Turn<'_> {
             Step::Complete => write(self.order_nodes(started(), &self.run.plan.new, |database| {
                 Goal::Hold { complete: self.required(database) }
             })),
-            Step::Begin => Next::Begin(Box::new(self.proposal())),
+            Step::Begin => match self.has_watched() {
+                true => Next::Begin(Box::new(self.proposal())),
+                false => Next::Wait("looks at the store for a full lease first".to_owned()),
+            },
             Step::Promote => write(self.promote(started())),
             Step::Serve => self.change(
                 Transition::Serve,
@@ -122,6 +125,13 @@ impl Turn<'_> {
             Step::Rejoin => write(self.followers(started(), Return::Rewind)),
             Step::Report => self.change(Transition::Finish, self.report()),
         }
+    }
+
+    /// Whether this controller has looked at the store for a full lease. The journal may say that
+    /// the holder is fenced and be an old one: of a store that was restored from before an epoch
+    /// that it does not know, and whose holder lives until its own lease is over.
+    fn has_watched(&self) -> bool {
+        self.now.saturating_sub(self.view.first_read) >= self.service.timing.lease
     }
 
     /// A change of the record together with a transition; one that is not allowed fails the step.

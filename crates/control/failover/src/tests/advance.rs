@@ -6,7 +6,7 @@ use lifeboat_quorum::{Beginning, EpochState, Fence, FenceProof, Goal, Instance, 
 use lifeboat_workflow::{Change, Kind, Step, StepState};
 
 use super::world::{World, name, primary, standby};
-use crate::{Next, Turn, Wanted, Writes, advance, start};
+use crate::{Mirror, Next, Turn, Wanted, Writes, advance, start};
 
 /// Begins a move to the west.
 fn begin(world: &mut World, kind: Kind) {
@@ -111,6 +111,23 @@ fn a_switchover_promotes_only_what_has_replayed_the_last_record() {
     assert_eq!(until_it_waits(&mut world), (None, "over".to_owned()));
     let record = world.record();
     assert_eq!((record.epoch, record.state, record.run), (2, EpochState::Serving, None));
+}
+
+#[test]
+fn nobody_begins_an_epoch_who_has_just_begun_to_look() {
+    let mut world = World::serving();
+    begin(&mut world, Kind::Switchover);
+    until_it_waits(&mut world);
+    world.say("east-1", shut_down(500), 0);
+    until_it_waits(&mut world);
+    world.say("west-1", standby(500), 0);
+    // A controller that was started again, perhaps on a store that was restored.
+    world.mirror = Mirror::new();
+    assert_eq!(until_it_waits(&mut world).0, Some(Step::Begin));
+    world.pass(world.service.timing.lease - Duration::from_millis(1));
+    assert_eq!(until_it_waits(&mut world).0, Some(Step::Begin));
+    world.pass(Duration::from_millis(1));
+    assert_eq!(until_it_waits(&mut world).0, Some(Step::Promote));
 }
 
 #[test]
