@@ -1,5 +1,8 @@
 //! What must never happen, checked at every step, against the truth that only a simulator knows.
 
+mod losses;
+mod receivers;
+
 use std::cell::RefCell;
 use std::collections::{BTreeMap, BTreeSet};
 use std::rc::Rc;
@@ -7,7 +10,8 @@ use std::time::Duration;
 
 use lifeboat_drivers::traffic::Stamp;
 use lifeboat_model::{DatabaseName, NodeName};
-use lifeboat_quorum::{EpochRecord, EpochState, Lease, Token};
+use lifeboat_quorum::{EpochRecord, EpochState, Lease, RunId, Token};
+use lifeboat_workflow::Plan;
 
 use crate::executor::HostId;
 use crate::plant::Plant;
@@ -44,21 +48,31 @@ fn spot(node: &Node) -> Spot {
 
 /// What a frozen server had answered before may be on its way for so long.
 const ON_ITS_WAY: Duration = Duration::from_millis(100);
+/// Within this an agent that renews has seen a write of a new primary.
+const NEW: Duration = Duration::from_secs(5);
 
 #[derive(Default)]
 struct State {
+    /// The record of the newest epoch that there ever was.
     record: Option<EpochRecord>,
+    /// What the store shows, which may be an older one once it was restored.
+    shown: Option<EpochRecord>,
     /// When each epoch began, and its newest record.
     begun: BTreeMap<u64, (Duration, EpochRecord)>,
     restored: bool,
     /// Since when a server has been a primary without a break.
     since: BTreeMap<Spot, Duration>,
-    /// Primaries that committed something locally: from then on only probes let a lease go on.
-    wrote: BTreeSet<Spot>,
-    /// Renewals that were sent while a server was frozen: since when it was, and when the first was.
+    /// Renewals that were sent while a server was frozen: since when it was, and when the first
+    /// was sent.
     late: BTreeMap<Spot, (Duration, Duration)>,
     acknowledged: BTreeMap<DatabaseName, Vec<Acknowledged>>,
     heard: BTreeSet<u64>,
+    /// Commits of no promise that a later holder lacks, and how many each epoch cost.
+    given_up: BTreeSet<u64>,
+    losses: BTreeMap<u64, usize>,
+    plans: BTreeMap<RunId, Plan>,
+    /// For which epoch each receiver said that it is sealed, and behind how many records.
+    seals: BTreeMap<String, (u64, usize)>,
     tokens: BTreeMap<String, Token>,
     /// Hosts that were paused as a whole, and until when.
     paused: BTreeMap<HostId, Duration>,
@@ -86,13 +100,8 @@ impl Checks {
                 self.look_for_losses(plant, node);
             }
             Told::Acknowledged(id) => self.acknowledged(plant, node, id),
-            Told::WroteLocally => {
-                self.state.borrow_mut().wrote.insert(spot(node));
-            }
             Told::Died => {
-                let mut state = self.state.borrow_mut();
-                state.since.remove(&spot(node));
-                state.wrote.remove(&spot(node));
+                self.state.borrow_mut().since.remove(&spot(node));
             }
         }
     }
@@ -109,8 +118,22 @@ impl Checks {
         let holds = record.holders.get(&node.database) == Some(&node.name) && since >= begun;
         if !holds {
             let paused = state.paused.get(&node.host).is_some_and(|until| now <= *until);
-            if paused && (!was_promised(&state, node) || is_kept(plant, node, id)) {
+            if is_shown_alone(&state, node) {
+                // It never heard of the newer epoch, and the store does not know it any more:
+                // whoever restores one stops the agents first (LB7003).
                 state.not_guaranteed += 1;
+                return;
+            }
+            let promised = was_promised(&state, node);
+            if paused && !promised {
+                state.not_guaranteed += 1;
+                return;
+            }
+            if paused && holder_has(plant, &record, &node.database, id) {
+                // It was flushed behind the seal before the seal was set; only the word of it was
+                // late. It must survive like any other.
+                state.not_guaranteed += 1;
+                remember(&mut state, node, (id, now, record.epoch, promised));
                 return;
             }
             let what = format!(
@@ -119,36 +142,12 @@ impl Checks {
             );
             return plant.sim.fail(what);
         }
-        let promised = promises(&record);
-        let (node_name, epoch) = (node.name.clone(), record.epoch);
-        let commit = Acknowledged { id, at: now, node: node_name, epoch, promised };
-        state.acknowledged.entry(node.database.clone()).or_default().push(commit);
+        remember(&mut state, node, (id, now, record.epoch, promises(&record)));
     }
 
     /// A client got an acknowledgement.
     pub fn heard(&self, _: &DatabaseName, id: u64) {
         self.state.borrow_mut().heard.insert(id);
-    }
-
-    /// A promised commit is in the log of every later primary.
-    fn look_for_losses(&self, plant: &Plant, node: &Node) {
-        let state = self.state.borrow();
-        let Some(commits) = state.acknowledged.get(&node.database) else { return };
-        let disk = node.disk.borrow();
-        let has: BTreeSet<u64> = disk.log.records().iter().map(|record| record.id).collect();
-        let lost: Vec<&Acknowledged> =
-            commits.iter().filter(|commit| !has.contains(&commit.id)).collect();
-        if let Some(commit) = lost.iter().find(|commit| commit.promised) {
-            plant.sim.fail(format!(
-                "{} is a primary without commit {}, acknowledged by {} at {:?} in epoch {}, \
-                 which promised RPO 0",
-                node.name, commit.id, commit.node, commit.at, commit.epoch
-            ));
-        }
-        if !lost.is_empty() {
-            let text = format!("lacks {} acknowledged commits of no promise", lost.len());
-            plant.sim.note_of(node.postgres, text);
-        }
     }
 
     /// I24: the record of an epoch changed.
@@ -166,6 +165,7 @@ impl Checks {
         if after.epoch < epoch_before {
             plant.sim.fail(format!("epoch {} follows on {epoch_before}", after.epoch));
         }
+        self.state.borrow_mut().shown = Some(after.clone());
         let newest = self.record().map_or(0, |record| record.epoch);
         if self.is_restored() && after.epoch <= newest {
             if after.epoch > epoch_before {
@@ -173,6 +173,10 @@ impl Checks {
             }
             // What a restored store says of an epoch that is over changes nothing.
             return;
+        }
+        if let Some(before) = before.as_ref().filter(|before| !is_allowed(before, &after)) {
+            let (from, to) = ((before.epoch, before.state), (after.epoch, after.state));
+            plant.sim.fail(format!("the record goes from {from:?} to {to:?}"));
         }
         if let Some(run) = before.as_ref().and_then(|record| record.run)
             && after.run.is_some_and(|next| next != run)
@@ -196,8 +200,10 @@ impl Checks {
     }
 
     /// etcd was restored: what it says is old.
-    pub fn was_restored(&self) {
-        self.state.borrow_mut().restored = true;
+    pub fn was_restored(&self, record: Option<&[u8]>) {
+        let mut state = self.state.borrow_mut();
+        state.restored = true;
+        state.shown = record.and_then(|bytes| serde_json::from_slice(bytes).ok());
     }
 
     /// Whether etcd was restored.
@@ -219,7 +225,9 @@ impl Checks {
         let holds = |node: &Rc<Node>| node.name == lease.node && node.database.as_str() == database;
         for node in plant.nodes().into_iter().filter(holds) {
             let Some(frozen) = plant.sim.frozen_since(node.postgres) else { continue };
-            if !state.wrote.contains(&spot(&node)) || sent <= frozen + ON_ITS_WAY {
+            // One that is new has its own time for a first write.
+            let since = state.since.get(&spot(&node)).filter(|since| **since + NEW < frozen);
+            if since.is_none() || sent <= frozen + ON_ITS_WAY {
                 continue;
             }
             let first = state.late.entry(spot(&node)).or_insert((frozen, sent));
@@ -248,23 +256,6 @@ impl Checks {
                     record.epoch, node.name, record.fence.proof
                 ));
             }
-        }
-    }
-
-    /// I31: a plan or a transition is written once and never changed.
-    pub fn journal_changed(
-        &self,
-        plant: &Plant,
-        key: &str,
-        before: Option<&[u8]>,
-        after: Option<&[u8]>,
-    ) {
-        if before.is_some() {
-            plant.sim.fail(format!("{key} is written a second time"));
-        }
-        if let Some(after) = after {
-            let text = String::from_utf8_lossy(after).into_owned();
-            plant.sim.note("journal", format!("{key} {text}"));
         }
     }
 
@@ -317,9 +308,20 @@ impl Checks {
         }
     }
 
-    /// A whole host was paused; what it does until this moment is not guaranteed.
-    pub fn was_paused(&self, host: HostId, until: Duration) {
-        self.state.borrow_mut().paused.insert(host, until);
+    /// A whole host is paused.
+    pub fn is_paused(&self, host: HostId) {
+        self.state.borrow_mut().paused.insert(host, Duration::MAX);
+    }
+
+    /// A paused host goes on; what it does until this moment is not guaranteed. Says whether it was
+    /// paused.
+    pub fn goes_on(&self, host: HostId, until: Duration) -> bool {
+        let mut state = self.state.borrow_mut();
+        let paused = state.paused.get(&host) == Some(&Duration::MAX);
+        if paused {
+            state.paused.insert(host, until);
+        }
+        paused
     }
 
     /// Whether the record says that somebody serves.
@@ -330,11 +332,6 @@ impl Checks {
     /// Whether the record is where nothing moves any more.
     pub fn is_serving(&self) -> bool {
         self.record().is_some_and(|record| record.state == EpochState::Serving)
-    }
-
-    /// Why a person is asked, if the judges ask one.
-    pub fn asked(&self) -> Option<String> {
-        None
     }
 
     /// When the newest commit of a database was acknowledged.
@@ -350,9 +347,21 @@ impl Checks {
     }
 }
 
+fn remember(state: &mut State, node: &Node, (id, at, epoch, promised): (u64, Duration, u64, bool)) {
+    let commit = Acknowledged { id, at, node: node.name.clone(), epoch, promised };
+    state.acknowledged.entry(node.database.clone()).or_default().push(commit);
+}
+
 /// Whether commits of an epoch survive the loss of its region.
 fn promises(record: &EpochRecord) -> bool {
     record.synchronous.needed > 0 && record.degraded.is_none()
+}
+
+/// Whether a node holds the service by a store that was restored from before the newest epoch.
+fn is_shown_alone(state: &State, node: &Node) -> bool {
+    let newest = state.record.as_ref().map_or(0, |record| record.epoch);
+    let shown = state.shown.as_ref().filter(|shown| state.restored && shown.epoch < newest);
+    shown.is_some_and(|shown| shown.holders.get(&node.database) == Some(&node.name))
 }
 
 /// Whether the last epoch that a node held made that promise.
@@ -362,13 +371,22 @@ fn was_promised(state: &State, node: &Node) -> bool {
     held.next().is_some_and(promises)
 }
 
-/// Whether a commit is somewhere else too, so that the next primary has it.
-fn is_kept(plant: &Plant, node: &Node, id: u64) -> bool {
-    let elsewhere = plant
-        .nodes_of(&node.database)
-        .into_iter()
-        .any(|other| other.name != node.name && other.disk.borrow().log.holds(id));
-    let shipped =
-        || plant.repositories().iter().any(|repository| repository.log(&node.database).holds(id));
-    elsewhere || shipped()
+/// Whether the holder has a commit, be it while it is only about to become a primary.
+fn holder_has(plant: &Plant, record: &EpochRecord, database: &DatabaseName, id: u64) -> bool {
+    let holder = record.holders.get(database).and_then(|holder| plant.node(database, holder));
+    holder.is_some_and(|holder| holder.disk.borrow().log.holds(id))
+}
+
+/// Whether `apply` of the record could have made this change.
+fn is_allowed(before: &EpochRecord, after: &EpochRecord) -> bool {
+    use EpochState::{Releasing, Revoking, Serving, Starting, Vacant};
+    let begins = after.epoch > before.epoch;
+    match (before.state, after.state) {
+        (Releasing | Revoking | Vacant, Starting) => begins,
+        _ if begins => false,
+        (Starting, Starting | Serving) | (Serving, Serving | Releasing) => true,
+        (Releasing, Releasing | Serving) | (Vacant, Vacant) => true,
+        (_, Revoking) => true,
+        _ => false,
+    }
 }

@@ -9,6 +9,7 @@ mod member;
 mod truth;
 
 use std::cell::{Cell, RefCell};
+use std::collections::BTreeMap;
 use std::rc::Rc;
 use std::time::Duration;
 
@@ -55,6 +56,7 @@ pub(crate) struct Entry {
     number: u64,
     /// When whoever sent it had decided, in true time.
     sent: Duration,
+    by: ProcessId,
     transaction: Transaction,
 }
 
@@ -72,6 +74,17 @@ struct Member {
     disk: Cell<(Duration, Duration)>,
 }
 
+/// A moment in the life of a commit that depends on what was read.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Moment {
+    /// Somebody has decided, and not a byte has left him.
+    Decided,
+    /// It was made, and nobody was told.
+    Landed,
+}
+
+type Trap = Box<dyn FnOnce()>;
+
 /// The store; clones are handles to the same one.
 #[derive(Clone)]
 pub struct Etcd {
@@ -83,6 +96,7 @@ struct Inner {
     timing: EtcdTiming,
     members: Vec<Member>,
     truth: Truth,
+    traps: RefCell<BTreeMap<(ProcessId, Moment), Trap>>,
 }
 
 const QUICK_DISK: (Duration, Duration) = (Duration::from_micros(300), Duration::from_millis(3));
@@ -103,7 +117,8 @@ impl Etcd {
         });
         let members = members.collect();
         let truth = Truth::default();
-        Self { inner: Rc::new(Inner { sim, timing, members, truth }) }
+        let traps = RefCell::default();
+        Self { inner: Rc::new(Inner { sim, timing, members, truth, traps }) }
     }
 
     /// The keys as they truly are, for checkers.
@@ -151,6 +166,36 @@ impl Etcd {
     /// Makes the disk of a member slow, or quick again.
     pub fn slow_disk(&self, member: usize, slow: bool) {
         self.inner.members[member].disk.set(if slow { SLOW_DISK } else { QUICK_DISK });
+    }
+
+    /// Does something when a process's next commit is at this moment.
+    pub fn when(&self, process: ProcessId, moment: Moment, call: impl FnOnce() + 'static) {
+        self.inner.traps.borrow_mut().insert((process, moment), Box::new(call));
+    }
+
+    /// Forgets what was to be done at moments that did not come.
+    pub fn forget_moments(&self) {
+        self.inner.traps.borrow_mut().clear();
+    }
+
+    fn reached(&self, entry: &Entry, moment: Moment) {
+        // What is told of oneself depends on nothing.
+        if entry.transaction.compares.is_empty() {
+            return;
+        }
+        let trap = self.inner.traps.borrow_mut().remove(&(entry.by, moment));
+        if let Some(call) = trap {
+            call();
+        }
+    }
+
+    /// Makes a change in the name of a leader.
+    fn apply(&self, term: u64, entry: &Entry) -> Option<Commit> {
+        let outcome = self.inner.truth.apply(term, entry);
+        if let Some(Commit::Done(_)) = outcome {
+            self.reached(entry, Moment::Landed);
+        }
+        outcome
     }
 
     /// The store as a process sees it; every call ends within `timeout` by its clock.

@@ -3,6 +3,8 @@
 //! Each seed turns some kinds of faults off altogether: a fault that is always there hides what
 //! the others would show.
 
+mod aimed;
+
 use std::rc::Rc;
 use std::time::Duration;
 
@@ -49,6 +51,18 @@ pub enum Kind {
     Primary,
     /// etcd is restored from a snapshot, and daemons are started again.
     Restored,
+    /// The holder's domain is cut off, and controllers elsewhere are started again meanwhile.
+    Lost,
+    /// The holder's agent is frozen between a renewal and its answer, and cut off after that.
+    Landed,
+    /// The holder's domain is paused as a whole until somebody else holds the service.
+    Thaws,
+    /// Controllers are frozen once they have decided, before a byte leaves them.
+    Decided,
+    /// Standbys find nobody to stream from; receivers do.
+    Unplugged,
+    /// The candidate has neither stream nor archive, and then the holder is lost.
+    Stranded,
 }
 
 const ALL: [Kind; 17] = [
@@ -85,10 +99,11 @@ pub struct Fault {
 }
 
 /// The faults of a seed, in a span of time.
-pub fn schedule(chance: &mut Chance, span: Duration) -> Vec<Fault> {
+pub fn schedule(chance: &mut Chance, aimed: &mut Chance, span: Duration) -> Vec<Fault> {
+    let mut faults = aimed::schedule(aimed, span);
     let on: Vec<Kind> = ALL.into_iter().filter(|_| chance.permille(450)).collect();
     if on.is_empty() {
-        return Vec::new();
+        return faults;
     }
     let count = chance.range(1, 9);
     let one = |_| {
@@ -100,8 +115,8 @@ pub fn schedule(chance: &mut Chance, span: Duration) -> Vec<Fault> {
             target: chance.draw(),
         }
     };
-    let mut faults: Vec<Fault> = (0..count).map(one).collect();
-    if chance.permille(60) {
+    faults.extend((0..count).map(one));
+    if chance.permille(100) {
         let at = chance.between(span / 3, span * 2 / 3);
         let lasts = chance.between(span / 6, span / 3);
         faults.push(Fault { at, kind: Kind::Restored, lasts, target: chance.draw() });
@@ -144,6 +159,12 @@ fn begin(world: &Rc<World>, fault: Fault) {
         Kind::SlowDisk | Kind::SlowEtcd | Kind::FullDisk | Kind::Restored | Kind::WallClock => {
             strike_hosts(world, blow);
         }
+        Kind::Lost
+        | Kind::Landed
+        | Kind::Thaws
+        | Kind::Decided
+        | Kind::Unplugged
+        | Kind::Stranded => aimed::strike(world, fault),
         _ => strike_processes(world, blow),
     }
 }
@@ -232,7 +253,10 @@ fn strike_processes(world: &Rc<World>, Blow { fault, domain, other }: Blow) {
             world.crash(domain);
             later(world, fault, Box::new(move |world| world.power_on(domain)));
         }
-        Kind::Pause => pause_for(world, domain, fault.lasts),
+        Kind::Pause => {
+            freeze(world, domain);
+            later(world, fault, Box::new(move |world| thaw(world, domain)));
+        }
         Kind::Leader => {
             let Some(leader) = world.etcd.leader() else { return };
             match fault.target % 2 {
@@ -275,12 +299,13 @@ fn strike_processes(world: &Rc<World>, Blow { fault, domain, other }: Blow) {
 fn restore(world: &Rc<World>, snapshot: lifeboat_quorum::MemoryStore) {
     let sim = &world.plant.sim;
     sim.note("etcd", "is restored from a snapshot");
-    world.plant.checks.was_restored();
     for unit in world.units().into_iter().filter(|unit| matches!(unit, Unit::Etcd(_))) {
         world.power_on(world.domain(unit));
         world.start(unit);
     }
     world.etcd.restore(snapshot);
+    let record = world.etcd.truth().value(&world.keys.epoch(&world.scene.service.name));
+    world.plant.checks.was_restored(record.as_deref());
     for unit in world.units() {
         let daemon = matches!(unit, Unit::Agent(_) | Unit::Controller(_));
         if daemon && sim.chance(|chance| chance.permille(700)) {
@@ -323,23 +348,32 @@ fn freeze_for(world: &Rc<World>, unit: Unit, lasts: Duration) {
     });
 }
 
-/// Pauses a whole domain; its processes go on one after the other, in any order.
-fn pause_for(world: &Rc<World>, domain: usize, lasts: Duration) {
-    let sim = world.plant.sim.clone();
+/// Pauses a whole domain.
+fn freeze(world: &Rc<World>, domain: usize) {
     if world.is_down(domain) {
         return;
     }
-    sim.note(DOMAINS[domain], format!("is paused as a whole for {lasts:?}"));
-    let units: Vec<Unit> =
-        world.units().into_iter().filter(|unit| world.domain(*unit) == domain).collect();
-    let allowance = world.scene.service.timing.fence_deadline + Duration::from_millis(100);
-    world.plant.checks.was_paused(world.host(domain), sim.now() + lasts + allowance);
-    for unit in units {
-        let process = world.process(unit);
-        sim.freeze(process);
-        let late = sim.between(Duration::ZERO, Duration::from_millis(20));
-        let thaws = sim.clone();
-        sim.after(lasts + late, move || thaws.thaw(process));
+    world.plant.sim.note(DOMAINS[domain], "is paused as a whole");
+    world.plant.checks.is_paused(world.host(domain));
+    for unit in world.units().into_iter().filter(|unit| world.domain(*unit) == domain) {
+        world.plant.sim.freeze(world.process(unit));
+    }
+}
+
+/// A paused domain goes on; its processes one after the other, in any order.
+fn thaw(world: &Rc<World>, domain: usize) {
+    let sim = &world.plant.sim;
+    // Its guard finds the deadline over and kills within its time; it may wake last.
+    let kills = world.scene.service.timing.fence_deadline + Duration::from_millis(100);
+    if !world.plant.checks.goes_on(world.host(domain), sim.now() + kills) {
+        return;
+    }
+    sim.note(DOMAINS[domain], "goes on");
+    for unit in world.units().into_iter().filter(|unit| world.domain(*unit) == domain) {
+        let (thaws, process) = (sim.clone(), world.process(unit));
+        sim.after(sim.between(Duration::ZERO, Duration::from_millis(20)), move || {
+            thaws.thaw(process);
+        });
     }
 }
 
@@ -371,11 +405,14 @@ fn everywhere(world: &World, change: impl Fn(&mut crate::network::Link)) {
 pub fn heal(world: &Rc<World>) {
     world.plant.sim.note("fault", "everything is healed");
     world.plant.network.heal();
+    world.plant.unplug(false);
+    world.etcd.forget_moments();
     for domain in 0..3 {
         world.plant.slow_disk(world.host(domain), false);
         world.etcd.slow_disk(domain, false);
         world.fill_disk(domain, false);
         world.power_on(domain);
+        thaw(world, domain);
     }
     for unit in world.units() {
         world.plant.sim.thaw(world.process(unit));

@@ -85,6 +85,21 @@ pub fn run(fleet: &Fleet) -> Report {
     report
 }
 
+/// The first of these seeds that finds a mutant. What fails without it too is no find.
+pub fn find(mutant: Mutant, from: u64, seeds: u64) -> Option<Outcome> {
+    let end = from.saturating_add(seeds);
+    let mut from = from;
+    loop {
+        let seeds = end.saturating_sub(from);
+        let fleet = Fleet { from, seeds, stop_at_first: true, mutant: Some(mutant) };
+        let found = run(&fleet).failed.into_iter().next()?;
+        if run_one(found.seed, None).failure.is_none() {
+            return Some(found);
+        }
+        from = found.seed.saturating_add(1);
+    }
+}
+
 /// Runs one seed; a panic of any code is a failure of it.
 pub fn run_one(seed: u64, mutant: Option<Mutant>) -> Outcome {
     catch_unwind(AssertUnwindSafe(|| simulate(seed, mutant))).unwrap_or_else(|panic| {

@@ -18,13 +18,13 @@ pub enum Mutant {
     NoDeadline,
     /// Killing takes longer than the fence's deadline says.
     SlowKill,
-    /// The driver says "fenced" when the guard did not answer.
+    /// Controllers take a fence that was ordered for one that was done.
     PromoteOnUnknownFence,
     /// The driver says "fenced" when it has only asked for it.
     FenceBeforeDeath,
     /// A lease is renewed without a local write.
     NoProbe,
-    /// The record is written without a look at its revision.
+    /// A change of the record compares nothing.
     BlindRecord,
     /// Transitions of a run are written without a look at what is there.
     BlindJournal,
@@ -50,11 +50,13 @@ pub enum Mutant {
     LowerTokenAccepted,
     /// WAL that nobody else has is thrown away without being set apart.
     NoSalvage,
+    /// Clocks differ by more than the margin covers: no fault of the product, and it must show.
+    Drift,
 }
 
 impl Mutant {
     /// All of them.
-    pub const ALL: [Self; 22] = [
+    pub const ALL: [Self; 23] = [
         Self::HolderFromResponse,
         Self::ShortWait,
         Self::WaiterIgnoresRenewals,
@@ -77,5 +79,6 @@ impl Mutant {
         Self::TokenNotPersisted,
         Self::LowerTokenAccepted,
         Self::NoSalvage,
+        Self::Drift,
     ];
 }

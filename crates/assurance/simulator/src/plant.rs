@@ -25,6 +25,8 @@ pub struct Tuning {
     pub promotion: Span,
     /// How long received WAL waits for its replay.
     pub replay: Span,
+    /// How long flushed WAL waits until receivers ship it.
+    pub ship: Duration,
     /// No deadline lies further ahead than this.
     pub lease: Duration,
     /// How long it takes at most to kill every process of a server.
@@ -52,6 +54,7 @@ struct Inner {
     nodes: RefCell<BTreeMap<(DatabaseName, NodeName), Rc<Node>>>,
     repositories: RefCell<BTreeMap<RegionName, Repository>>,
     slow: RefCell<BTreeSet<HostId>>,
+    unplugged: Cell<bool>,
     ids: Cell<u64>,
 }
 
@@ -131,6 +134,16 @@ impl Plant {
         } else {
             hosts.remove(&host)
         };
+    }
+
+    /// Whether standbys find nobody to stream from; receivers do.
+    pub fn is_unplugged(&self) -> bool {
+        self.inner.unplugged.get()
+    }
+
+    /// Takes the stream away from all standbys, or gives it back.
+    pub fn unplug(&self, unplugged: bool) {
+        self.inner.unplugged.set(unplugged);
     }
 
     /// A server did what others can see.

@@ -50,12 +50,11 @@ impl SimMemory {
 
 impl Memory for SimMemory {
     fn highest(&self) -> Outcome<Token> {
-        let durable = match self.mutant {
-            // Nothing was written, or it is not looked at: what one knew died with the process.
-            Some(Mutant::TokenNotPersisted | Mutant::LowerTokenAccepted) => Token::default(),
-            _ => self.file.durable.get(),
-        };
-        Ok(self.volatile.borrow().unwrap_or(durable))
+        // It is not looked at after a restart: what one knew died with the process.
+        if self.mutant == Some(Mutant::LowerTokenAccepted) {
+            return Ok(self.volatile.borrow().unwrap_or_default());
+        }
+        Ok(self.volatile.borrow().unwrap_or(self.file.durable.get()))
     }
 
     fn remember(&self, token: Token) -> Outcome<()> {
@@ -64,7 +63,9 @@ impl Memory for SimMemory {
         }
         self.plant.checks.accepted(&self.plant, &self.who, token);
         *self.volatile.borrow_mut() = Some(token);
-        self.file.durable.set(token);
+        if self.mutant != Some(Mutant::TokenNotPersisted) {
+            self.file.durable.set(token);
+        }
         Ok(())
     }
 }

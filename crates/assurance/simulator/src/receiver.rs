@@ -23,7 +23,6 @@ use crate::wal::{self, Log, Record, Tip};
 
 const ANSWER: Duration = Duration::from_millis(500);
 const PAUSE: Duration = Duration::from_millis(100);
-const SHIP_EVERY: Duration = Duration::from_millis(400);
 const SEALS_WITHIN: Duration = Duration::from_secs(2);
 
 /// What a running receiver is told.
@@ -118,6 +117,7 @@ impl Place {
         timer.sleep(plant.sim.between(least, most)).await;
         let mut spool = self.spool.borrow_mut();
         let end = spool.log.len();
+        spool.flushed = end;
         let flushed = Some((wal::timeline(spool.log.timeline()), wal::lsn(end)));
         if let Some(seal) = Seal::next(spool.seal.as_ref(), epoch, flushed) {
             spool.seal = Some(seal);
@@ -165,7 +165,7 @@ fn start(plant: &Plant, place: &Rc<Place>, epoch: u64) {
     let (ship_plant, ship_place, ship_timer) = (plant.clone(), Rc::clone(place), timer.clone());
     plant.sim.spawn(place.process, async move {
         loop {
-            ship_timer.sleep(SHIP_EVERY).await;
+            ship_timer.sleep(ship_plant.tuning.ship).await;
             ship_place.ship(&ship_plant, ship_place.process).await;
         }
     });
@@ -194,6 +194,8 @@ fn start(plant: &Plant, place: &Rc<Place>, epoch: u64) {
 
 /// Receives until it is sealed.
 async fn receive(plant: Plant, place: Rc<Place>, timer: SimTimer, epoch: u64) {
+    // What one before it wrote and did not flush is flushed before it counts.
+    flush_all(&plant, &place, &timer).await;
     loop {
         let mut streamed = false;
         for node in plant.nodes_of(&place.database) {
@@ -219,8 +221,9 @@ async fn stream(
     node: &postgres::Node,
     epoch: u64,
 ) -> bool {
-    let tip = place.spool.borrow().log.tip();
+    let (tip, flushed) = (place.spool.borrow().log.tip(), place.spool.borrow().flushed);
     let name = place.name.clone();
+    plant.checks.acknowledges(plant, &name, tip.length, flushed);
     let epoch = (place.mutant != Some(Mutant::OldEpochReceived)).then_some(epoch);
     let ask = |reply| postgres::Request::Stream { name, tip, epoch, reply };
     match node.address.ask(place.process, ANSWER, ask).await {
@@ -242,6 +245,13 @@ async fn stream(
         }
         Ok(Streamed::NotPrimary) | Err(_) => false,
     }
+}
+
+async fn flush_all(plant: &Plant, place: &Rc<Place>, timer: &SimTimer) {
+    let (least, most) = plant.disk(place.host);
+    timer.sleep(plant.sim.between(least, most)).await;
+    let mut spool = place.spool.borrow_mut();
+    spool.flushed = spool.log.len();
 }
 
 async fn flush(plant: &Plant, place: &Rc<Place>, timer: &SimTimer, from: Tip, records: &[Record]) {
@@ -296,6 +306,7 @@ impl SimReceiver {
         if self.lies {
             let shipped = self.place.ship(&self.plant, self.agent).await;
             let log = &self.place.spool.borrow().log;
+            self.plant.checks.sealed(&self.place.name, epoch, log.len());
             let timeline = Some(wal::timeline(log.timeline()));
             return Ok(SealStatus { epoch, timeline, flushed: Some(wal::lsn(log.len())), shipped });
         }
@@ -313,6 +324,8 @@ impl SimReceiver {
         let seal = spool.seal.as_ref().filter(|seal| seal.forbids(epoch));
         let seal = seal.ok_or_else(|| Failure::new(Code::Internal, "it is not sealed"))?;
         let (epoch, timeline, flushed) = (seal.epoch, seal.timeline, seal.flushed);
+        let length = flushed.map_or(0, wal::length);
+        self.plant.checks.sealed(&self.place.name, epoch, length);
         Ok(SealStatus { epoch, timeline, flushed, shipped })
     }
 }

@@ -84,6 +84,7 @@ impl Scene {
             lease: timing.lease,
             recovery: if slow { (ms(1000), ms(9000)) } else { (ms(100), ms(1500)) },
             promotion: if slow { (ms(500), ms(4000)) } else { (ms(80), ms(500)) },
+            ship: ms(400),
             replay: if chance.permille(200) { (ms(200), ms(2500)) } else { (ms(10), ms(50)) },
             kill: if chance.permille(300) { timing.fence_deadline * 9 / 10 } else { ms(60) },
         };
@@ -94,7 +95,7 @@ impl Scene {
             lost_permille: 0,
             cut: false,
         };
-        Self {
+        let mut scene = Self {
             service: service(chance, timing),
             tuning,
             link,
@@ -102,7 +103,9 @@ impl Scene {
             persons: chance.permille(400),
             pause: ms(chance.range(60, 300)),
             polls: *chance.pick(&[3, 4, 5, 10]),
-        }
+        };
+        scene.tuning.ship = ms(*chance.pick(&[200, 400, 400, 2500]));
+        scene
     }
 }
 

@@ -86,6 +86,9 @@ impl World {
         if mutant == Some(Mutant::SlowKill) {
             scene.tuning.kill = scene.service.timing.fence_deadline * 3;
         }
+        if mutant == Some(Mutant::Drift) {
+            scene.drift_ppm = [-250_000, 250_000, 250_000];
+        }
         let sim = Sim::new(chance);
         let network = Network::new(sim.clone(), scene.link);
         let booted = |sim: &Sim| sim.between(Duration::from_secs(10), Duration::from_secs(90_000));
@@ -289,6 +292,7 @@ impl World {
     /// The power of a domain goes off.
     pub fn crash(&self, domain: usize) {
         self.plant.sim.note(DOMAINS[domain], "loses its power");
+        self.plant.checks.goes_on(self.hosts[domain], self.plant.sim.now());
         self.down[domain].set(true);
         for unit in self.units().into_iter().filter(|unit| self.domain(*unit) == domain) {
             self.plant.sim.kill(self.process(unit));

@@ -6,7 +6,10 @@ use std::time::Duration;
 
 use futures::future::LocalBoxFuture;
 use lifeboat_environment::Timer;
-use lifeboat_quorum::{Commit, Revision, Snapshot, Store, StoreError, Transaction};
+use lifeboat_quorum::{
+    Commit, Desired, Entry, Goal, NodeStatus, Progress, Revision, Snapshot, Store, StoreError,
+    Transaction, decode, encode,
+};
 
 use crate::etcd::SimStore;
 use crate::executor::SimTimer;
@@ -18,12 +21,44 @@ pub struct WrongStore {
     mutant: Option<Mutant>,
     /// The revision at which a lease was first seen.
     first: RefCell<BTreeMap<String, Revision>>,
+    /// The order and the status of each node, as they were read last.
+    nodes: RefCell<BTreeMap<String, (Option<Entry>, Option<Entry>)>>,
 }
 
 impl WrongStore {
     /// A store for controllers and persons.
     pub fn new(store: SimStore, mutant: Option<Mutant>) -> Self {
-        Self { store, mutant, first: RefCell::default() }
+        Self { store, mutant, first: RefCell::default(), nodes: RefCell::default() }
+    }
+
+    /// What agents would say if the fence that they were ordered were done.
+    fn take_for_done(&self, snapshot: &mut Snapshot) {
+        let mut told: BTreeMap<String, Entry> = BTreeMap::new();
+        for entry in &snapshot.entries {
+            let (of_order, place) = match entry.key.split_once("/desired/") {
+                Some((_, place)) => (true, place),
+                None => match entry.key.split_once("/status/") {
+                    Some((_, place)) => (false, place),
+                    None => continue,
+                },
+            };
+            let mut nodes = self.nodes.borrow_mut();
+            let known = nodes.entry(place.to_owned()).or_default();
+            *(if of_order { &mut known.0 } else { &mut known.1 }) = Some(entry.clone());
+            let (Some(order), Some(status)) = known else { continue };
+            let Ok(desired) = decode::<Desired<Goal>>(order) else { continue };
+            let Ok(mut says) = decode::<NodeStatus>(status) else { continue };
+            if desired.goal == Goal::Fence {
+                says.token = desired.token;
+                says.progress = Progress::Done { evidence: "nobody knows".to_owned() };
+                let revision = order.revision.max(status.revision);
+                let (key, value) = (status.key.clone(), encode(&says));
+                told.insert(key.clone(), Entry { key, value, revision });
+            }
+        }
+        snapshot.entries.retain(|entry| !told.contains_key(&entry.key));
+        snapshot.entries.extend(told.into_values());
+        snapshot.entries.sort_by(|one, other| one.key.cmp(&other.key));
     }
 
     async fn read_wrongly(&self, prefix: &str, since: Revision) -> Result<Snapshot, StoreError> {
@@ -33,6 +68,9 @@ impl WrongStore {
             for entry in snapshot.entries.iter_mut().filter(|entry| entry.key.contains("/lease/")) {
                 entry.revision = *first.entry(entry.key.clone()).or_insert(entry.revision);
             }
+        }
+        if self.mutant == Some(Mutant::PromoteOnUnknownFence) {
+            self.take_for_done(&mut snapshot);
         }
         Ok(snapshot)
     }
@@ -51,8 +89,9 @@ impl Store for WrongStore {
         &self,
         mut transaction: Transaction,
     ) -> LocalBoxFuture<'_, Result<Commit, StoreError>> {
+        let of_record = transaction.puts.iter().any(|put| put.key.ends_with("/epoch"));
         transaction.compares.retain(|compare| match self.mutant {
-            Some(Mutant::BlindRecord) => !compare.key.ends_with("/epoch"),
+            Some(Mutant::BlindRecord) => !of_record,
             Some(Mutant::BlindJournal) => {
                 !compare.key.contains("/journal/") && !compare.key.ends_with("/epoch")
             }

@@ -30,6 +30,9 @@ struct Arguments {
     /// Stops at the first failure.
     #[arg(long)]
     first: bool,
+    /// Finds every mutant, each by the first of the seeds that does.
+    #[arg(long)]
+    mutants: bool,
 }
 
 fn main() -> ExitCode {
@@ -40,6 +43,9 @@ fn main() -> ExitCode {
     if mutant.is_none() && arguments.mutant.is_some() {
         eprintln!("simulate: there is no such mutant; there are {:?}", Mutant::ALL);
         return ExitCode::from(2);
+    }
+    if arguments.mutants {
+        return find_all(from, seeds);
     }
     if arguments.show {
         let outcome = fleet::run_one(from, mutant);
@@ -52,6 +58,22 @@ fn main() -> ExitCode {
         print(outcome, &arguments);
     }
     if report.failed.is_empty() { ExitCode::SUCCESS } else { ExitCode::FAILURE }
+}
+
+/// Prints a table of mutants; fails if one of them is not found.
+fn find_all(from: u64, seeds: u64) -> ExitCode {
+    println!("| mutant | seed | found |\n|---|---|---|");
+    let mut all = true;
+    for mutant in Mutant::ALL {
+        let found = fleet::find(mutant, from, seeds);
+        all &= found.is_some();
+        let row = found.map(|found| (found.seed, found.failure.unwrap_or_default()));
+        match row {
+            Some((seed, what)) => println!("| {mutant:?} | {seed} | {what} |"),
+            None => println!("| {mutant:?} | none of {seeds} | NOT FOUND |"),
+        }
+    }
+    if all { ExitCode::SUCCESS } else { ExitCode::FAILURE }
 }
 
 fn print(outcome: &Outcome, arguments: &Arguments) {

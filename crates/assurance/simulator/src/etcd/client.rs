@@ -9,7 +9,7 @@ use futures::stream::FuturesUnordered;
 use lifeboat_environment::Timer;
 use lifeboat_quorum::{Commit, Revision, Snapshot, Store, StoreError, Transaction};
 
-use super::{Entry, Etcd, Request};
+use super::{Entry, Etcd, Moment, Request};
 use crate::executor::{ProcessId, SimTimer};
 use crate::message::{Reply, Unanswered};
 
@@ -127,7 +127,8 @@ impl SimStore {
             compare.revision > 0 && transaction.puts.iter().any(|put| put.key == compare.key)
         });
         let (number, sent) = (self.etcd.inner.truth.number(), self.etcd.inner.sim.now());
-        let entry = Entry { number, sent, transaction };
+        let entry = Entry { number, sent, by: self.process, transaction };
+        self.etcd.reached(&entry, Moment::Decided);
         let send = |reply| Request::Commit { entry: entry.clone(), reply };
         let commit = self.race(guarded, send).await?;
         if let Commit::Done(revision) = commit {

@@ -191,7 +191,7 @@ impl Volatile {
             return;
         }
         let Some(change) = pending.remove(&number) else { return };
-        let outcome = self.etcd.inner.truth.apply(term, &change.entry);
+        let outcome = self.etcd.apply(term, &change.entry);
         if let Some(outcome) = outcome {
             change.replies.iter().for_each(|reply| reply.send(Ok(outcome)));
         }
@@ -210,7 +210,7 @@ impl Volatile {
     pub fn land(&mut self) {
         let tail = self.durable(|durable| durable.tail.clone());
         for entry in tail {
-            self.etcd.inner.truth.apply(self.term(), &entry);
+            self.etcd.apply(self.term(), &entry);
         }
         self.prune();
     }

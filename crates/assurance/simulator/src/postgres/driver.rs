@@ -142,9 +142,7 @@ impl SimInstance {
     }
 
     async fn synchronized(&self, names: String, epoch: u64) -> Outcome<()> {
-        if self.is(Mutant::NoSynchronousNames) {
-            return Ok(());
-        }
+        let names = if self.is(Mutant::NoSynchronousNames) { String::new() } else { names };
         {
             let mut disk = self.node.disk.borrow_mut();
             (disk.names, disk.epoch) = (names, Some(epoch));
@@ -208,7 +206,6 @@ impl SimInstance {
                 let _ = futures::future::select(Box::pin(kill), sleep).await;
                 Duration::ZERO
             }
-            Some(Mutant::PromoteOnUnknownFence) => kill.await.unwrap_or_default(),
             _ => kill.await?,
         };
         Ok(Killed { processes, took })

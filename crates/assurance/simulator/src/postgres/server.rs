@@ -25,8 +25,6 @@ const SILENT: Duration = Duration::from_millis(1500);
 pub enum Told {
     /// A commit was acknowledged.
     Acknowledged(u64),
-    /// A commit that waited for the own disk alone was.
-    WroteLocally,
     /// It takes writes from now on.
     IsPrimary,
     /// No process of it is left.
@@ -199,6 +197,8 @@ impl Server {
         if !self.node.disk.borrow().log.passes(tip) {
             return reply.send(Streamed::Diverged(self.node.disk.borrow().log.clone()));
         }
+        let checks = &self.plant.checks;
+        checks.heard_flushed(&self.plant, &self.node, &name, tip.length, its.unwrap_or_default());
         let seen = self.timer.elapsed();
         let parked = Some((tip.length, reply));
         let follower = Follower { flushed: tip.length, seen, parked };
@@ -270,11 +270,9 @@ impl Server {
         let acknowledged: Vec<Waiting> = memory.waiting.extract_if(.., done).collect();
         drop(disk);
         for commit in acknowledged {
-            let told = match commit.local {
-                true => Told::WroteLocally,
-                false => Told::Acknowledged(commit.id),
-            };
-            self.plant.told(&self.node, told);
+            if !commit.local {
+                self.plant.told(&self.node, Told::Acknowledged(commit.id));
+            }
             commit.reply.send(Written::Committed);
         }
     }

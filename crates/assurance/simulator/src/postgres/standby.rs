@@ -27,7 +27,7 @@ pub(super) async fn run(server: &Server) {
             Mode::Standby => {}
             _ => return,
         }
-        let came = match upstream {
+        let came = match upstream.filter(|_| !server.plant.is_unplugged()) {
             Some(upstream) => stream(server, &upstream).await,
             None => {
                 server.memory.borrow_mut().streaming = false;

@@ -2,9 +2,8 @@
 
 use crate::fleet::{Fleet, Report, run, run_one};
 
-/// How many seeds each run of the tests simulates. Seed 156 is the first that fails a check of which
-/// it is not settled whether it or the product is wrong: `simulate --seeds 2000` shows it.
-const SEEDS: u64 = 150;
+/// How many seeds each of the tests below simulates. `cargo xtask torture simulate` has more.
+const SEEDS: u64 = 250;
 
 fn story(report: &Report) -> String {
     let mut text = report.sentence();
@@ -17,15 +16,33 @@ fn story(report: &Report) -> String {
     text
 }
 
-#[test]
-fn nothing_that_must_never_happen_does() {
-    let fleet = Fleet { from: 0, seeds: SEEDS, stop_at_first: false, mutant: None };
+fn are_well(from: u64) {
+    let fleet = Fleet { from, seeds: SEEDS, stop_at_first: false, mutant: None };
     let report = run(&fleet);
     println!("{}", report.sentence());
     assert!(report.failed.is_empty(), "{}", story(&report));
     // A run without a move has shown nothing.
     assert!(report.moves > SEEDS / 4, "{}", report.sentence());
-    assert!(report.not_guaranteed > 0, "{}", report.sentence());
+}
+
+#[test]
+fn nothing_that_must_never_happen_does_from_0_on() {
+    are_well(0);
+}
+
+#[test]
+fn nothing_that_must_never_happen_does_from_250_on() {
+    are_well(250);
+}
+
+#[test]
+fn nothing_that_must_never_happen_does_from_500_on() {
+    are_well(500);
+}
+
+#[test]
+fn nothing_that_must_never_happen_does_from_750_on() {
+    are_well(750);
 }
 
 #[test]
@@ -51,5 +68,5 @@ macro_rules! regressions {
 }
 
 regressions! {
-    a_primary_that_was_killed_before_it_could_stop_ends_its_switchover = 288;
+    a_store_restored_in_mid_run_begins_no_epoch_beside_a_holder = 15;
 }
