@@ -13,8 +13,8 @@ use clap::{Args, ValueEnum};
 pub struct Options {
     /// The kind of run; without it they are listed.
     kind: Option<Kind>,
-    /// How many rounds of what chance decides [default: 1, `wal`: 200, `quorum`: 20]; what can be counted is
-    /// done once.
+    /// How many rounds of what chance decides [default: 1, `wal`: 200, `quorum`: 20, `simulate`: 10
+    /// of 1,000 seeds each]; what can be counted is done once.
     #[arg(long)]
     rounds: Option<u32>,
     /// What chance starts from: the same seed, the same faults.
@@ -36,6 +36,8 @@ enum Kind {
     Quorum,
     /// Bytes that nobody wrote, to whatever reads bytes of others (`fuzz/`).
     Fuzz,
+    /// The control plane under many seeds, then every fault that is known to be found.
+    Simulate,
 }
 
 impl Kind {
@@ -49,7 +51,7 @@ impl Kind {
                 Some(["--package", "lifeboat-scenarios", "-E", "test(/^torture_wal::full_/)"])
             }
             Self::Quorum => Some(["--package", "lifeboat-quorum", "-E", "test(/^full_/)"]),
-            Self::Fuzz => None,
+            Self::Fuzz | Self::Simulate => None,
         }
     }
 
@@ -59,6 +61,7 @@ impl Kind {
             Self::Wal => 200,
             Self::Quorum => 20,
             Self::Fuzz => 1,
+            Self::Simulate => 10,
         }
     }
 }
@@ -70,14 +73,18 @@ pub fn run(root: &Path, options: &Options) -> Result<()> {
             let list = ["nextest", "list", "--locked", "--run-ignored=only"];
             match kind.tests() {
                 Some(tests) => finish(cargo(root, &list).args(tests))?,
-                None => println!("{kind:?}: the targets of fuzz/"),
+                None if *kind == Kind::Fuzz => println!("{kind:?}: the targets of fuzz/"),
+                None => println!("{kind:?}: seeds and mutants of assurance/simulator"),
             }
         }
         return Ok(());
     };
-    let Some(tests) = kind.tests() else { return fuzz::run(root, options.seconds) };
+    if kind == Kind::Fuzz {
+        return fuzz::run(root, options.seconds);
+    }
     let rounds = options.rounds.unwrap_or_else(|| kind.usual_rounds());
     eprintln!("torture: {kind:?}, {rounds} rounds, seed {}", options.seed);
+    let Some(tests) = kind.tests() else { return simulate(root, rounds, options.seed) };
     finish(&mut cargo(root, &["build", "--locked"]))?;
     let run = ["nextest", "run", "--locked", "--profile=torture", "--run-ignored=only"];
     let variables = [
@@ -85,6 +92,20 @@ pub fn run(root: &Path, options: &Options) -> Result<()> {
         ("LIFEBOAT_TORTURE_SEED", options.seed.to_string()),
     ];
     finish(cargo(root, &run).arg("--no-tests=fail").args(tests).envs(variables))
+}
+
+/// Seeds without a fault in the product, then each fault until it is found.
+fn simulate(root: &Path, rounds: u32, seed: u64) -> Result<()> {
+    const ROUND: u64 = 1000;
+    const MUTANTS: u64 = 2000;
+    let run = ["run", "--locked", "--release", "--package", "lifeboat-simulator"];
+    let look = |what: &[&str], seeds: u64| {
+        let mut command = cargo(root, &run);
+        command.args(["--bin", "simulate", "--", "--from", &seed.to_string()]);
+        finish(command.args(["--seeds", &seeds.to_string()]).args(what))
+    };
+    look(&["--lines", "40"], u64::from(rounds).saturating_mul(ROUND))?;
+    look(&["--mutants"], MUTANTS)
 }
 
 fn cargo(root: &Path, words: &[&str]) -> Command {
