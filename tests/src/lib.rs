@@ -12,6 +12,7 @@ pub mod ledger;
 pub mod moved;
 pub mod objects;
 pub mod restored;
+pub mod service;
 pub mod streamed;
 pub mod sweep;
 pub mod told;

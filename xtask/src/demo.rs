@@ -2,13 +2,11 @@
 //!
 //! Act one: back up under load into two regions, lose one of them together with the server, and
 //! come back in the other one to the exact state of a chosen moment. Act two: commits wait for the
-//! other region, and no acknowledged one is lost with the own region. Act three: the service moves,
-//! by plan and by itself, and at no moment do two servers acknowledge.
+//! other region, and no acknowledged one is lost with the own region. Act three is the product's own
+//! `lab demo`: the service moves, by plan and by itself, and one server writes at a time.
 
-mod clients;
 mod figures;
 mod ledger;
-mod moved;
 mod proof;
 mod stage;
 mod story;
@@ -24,7 +22,6 @@ use lifeboat_environment::Environment;
 use lifeboat_testkit::postgres::{DEBIAN_MAJOR, Installation};
 
 use crate::install;
-use moved::Moved;
 use stage::Stage;
 use story::Story;
 use streamed::Streamed;
@@ -72,14 +69,25 @@ pub fn run(root: &Path, options: &Options) -> Result<()> {
         let mut story = Streamed::new(Stage::new(&binary, options.keep)?, seconds / 2)?;
         tell(&mut story, first, &streamed::STEPS, |story| &story.stage)?;
     }
-    first += streamed::STEPS.len();
     if told(3) {
         println!("\nAct three: the service moves, and one server writes at a time");
         if !install::has_movers() {
             install::run()?;
         }
-        let mut story = Moved::new(Stage::new(&binary, options.keep)?, seconds / 4)?;
-        tell(&mut story, first, &moved::STEPS, |story| &story.stage)?;
+        lab(&binary, options.keep)?;
+    }
+    Ok(())
+}
+
+/// The lab's own demo, in a directory of its own. It takes away what it has built.
+fn lab(binary: &Path, keep: bool) -> Result<()> {
+    let directory = format!("/tmp/lifeboat-lab-{}", std::process::id());
+    let mut words = vec!["lab", "demo", "--directory", &directory];
+    words.extend(keep.then_some("--keep"));
+    println!("$ lifeboat {}", words.join(" "));
+    let status = Command::new(binary).args(&words).status().context("cannot start lifeboat")?;
+    if !status.success() {
+        bail!("`lifeboat lab demo` ended with {status}");
     }
     Ok(())
 }

@@ -2,6 +2,7 @@
 
 mod bench;
 mod demo;
+mod failover;
 mod install;
 mod schema;
 mod stream;
@@ -38,6 +39,8 @@ enum Task {
     Bench(bench::Options),
     /// Measure a receiver beside pg_receivewal.
     BenchStream(stream::Options),
+    /// Measure how long clients are without a service that moves, in the lab.
+    BenchFailover(failover::Options),
     /// Break things on purpose for as long as it takes; `cargo xtask test` does a sample of it.
     Torture(torture::Options),
     /// Check the house rules that compilers do not know.
@@ -63,6 +66,7 @@ fn run(task: &Task) -> Result<()> {
         Task::Demo(options) => demo::run(root(), options),
         Task::Bench(options) => bench::run(root(), options),
         Task::BenchStream(options) => stream::run(root(), options),
+        Task::BenchFailover(options) => failover::run(root(), options),
         Task::Torture(options) => torture::run(root(), options),
         Task::Tidy => tidy::run(root()),
         Task::Schema => schema::write(root()),

@@ -34,6 +34,8 @@ enum Kind {
     Wal,
     /// Loss of etcd's leader, again and again: no lease ends.
     Quorum,
+    /// A service is moved on the whole lab, under every fault; the oracle judges.
+    Failover,
     /// Bytes that nobody wrote, to whatever reads bytes of others (`fuzz/`).
     Fuzz,
     /// The control plane under many seeds, then every fault that is known to be found.
@@ -51,6 +53,9 @@ impl Kind {
                 Some(["--package", "lifeboat-scenarios", "-E", "test(/^torture_wal::full_/)"])
             }
             Self::Quorum => Some(["--package", "lifeboat-quorum", "-E", "test(/^full_/)"]),
+            Self::Failover => {
+                Some(["--package", "lifeboat-scenarios", "-E", "test(/^failover::/)"])
+            }
             Self::Fuzz | Self::Simulate => None,
         }
     }
@@ -60,7 +65,7 @@ impl Kind {
             Self::Faults => 1,
             Self::Wal => 200,
             Self::Quorum => 20,
-            Self::Fuzz => 1,
+            Self::Failover | Self::Fuzz => 1,
             Self::Simulate => 10,
         }
     }
@@ -86,7 +91,7 @@ pub fn run(root: &Path, options: &Options) -> Result<()> {
     eprintln!("torture: {kind:?}, {rounds} rounds, seed {}", options.seed);
     let Some(tests) = kind.tests() else { return simulate(root, rounds, options.seed) };
     finish(&mut cargo(root, &["build", "--locked"]))?;
-    let run = ["nextest", "run", "--locked", "--profile=torture", "--run-ignored=only"];
+    let run = ["nextest", "run", "--locked", "--profile=torture", "--run-ignored=all"];
     let variables = [
         ("LIFEBOAT_TORTURE_ROUNDS", rounds.to_string()),
         ("LIFEBOAT_TORTURE_SEED", options.seed.to_string()),

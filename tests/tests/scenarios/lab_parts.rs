@@ -2,8 +2,10 @@
 
 use std::time::Duration;
 
-use anyhow::{Result, ensure};
+use anyhow::{Context, Result, ensure};
 use lifeboat_environment::{Clock, SystemClock};
+use lifeboat_lab::layout::Domain;
+use lifeboat_lab::process;
 use lifeboat_scenarios::lab::Lab;
 use nix::sys::signal::Signal;
 
@@ -80,6 +82,10 @@ fn lab_hosts_die_freeze_and_come_back() -> Result<()> {
     lab.ok(&["break", "power-loss", "west"])?;
     let bytes = std::fs::metadata(lab.root().join("west/kept"))?.len();
     ensure!(bytes == 65_536, "a flushed file has {bytes} bytes after a power cut");
+    // etcd had flushed what it needs to start again, whatever it was doing then.
+    let log = lab.layout()?.logs(Domain::West).join("etcd.log");
+    SystemClock.sleep(Duration::from_secs(2));
+    is("west/etcd", "up").with_context(|| process::tail(&log).join("\n"))?;
 
     let refused = lab.run(&["break", "clock-jump", "east"])?.expect_code(4)?;
     ensure!(refused.stderr.contains("LB7065"), "{refused}");

@@ -4,6 +4,8 @@ mod acknowledge;
 mod contract;
 mod damage;
 mod disk_full;
+mod failover;
+mod failover_speed;
 mod fragments;
 mod guard;
 mod guard_boot;

@@ -9,10 +9,14 @@ use lifeboat_workflow::{Change, Facts, Kind, Run, Step};
 
 use crate::Service;
 
+/// Between two probes of an observer, with the time that a probe takes to fail.
+const UNNOTICED: Duration = Duration::from_secs(10);
+
 /// What a run measured.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Measured {
-    /// From the first sign of failure, or from the stop of a planned move, until the epoch served.
+    /// From the last write that is known to have been possible to the first one that an observer
+    /// made through the clients' endpoint.
     pub away: Option<Duration>,
     /// How long each step took, by the wall clocks of the controllers that wrote about it.
     pub steps: Vec<(Step, Duration)>,
@@ -39,15 +43,35 @@ pub enum Loss {
 
 /// Measures a run from its journal.
 pub fn measure(service: &Service, run: &Run, at: Timestamp) -> Measured {
+    let loss = loss(service, run);
     let begin = match run.plan.kind {
-        Kind::Failover => run.plan.failing_since.or(Some(run.plan.at)),
+        Kind::Failover => Some(failed_at(service, run, &loss)),
         Kind::Switchover => started(run, Step::Release),
         Kind::Fallback => None,
     };
-    let serves = run.end_of(Step::Serve).map(|entry| entry.at);
-    let away = begin.and_then(|begin| between(begin, serves.unwrap_or(at)));
+    let answered = run.fact(Step::Traffic, "answered").and_then(|at| at.parse().ok());
+    let serves = || run.end_of(Step::Serve).map(|entry| entry.at);
+    let end = answered.or_else(serves).unwrap_or(at);
+    let away = begin.and_then(|begin| between(begin, end));
     let steps = run.plan.steps.iter().filter_map(|step| Some((*step, took(run, *step)?)));
-    Measured { away, steps: steps.collect(), loss: loss(service, run) }
+    Measured { away, steps: steps.collect(), loss }
+}
+
+/// When writes ended: the newest commit that is there, where it is known to be the last one, for
+/// an observer sees a failure only at its next probe. Clocks differ: one that says something else
+/// than the observers did is not believed.
+fn failed_at(service: &Service, run: &Run, loss: &Loss) -> Timestamp {
+    let noticed = run.plan.failing_since.unwrap_or(run.plan.at);
+    let commits = service.databases.keys().filter_map(|database| {
+        let fact = run.fact(Step::Complete, &format!("newest_commit.{database}"))?;
+        fact.parse::<Timestamp>().ok()
+    });
+    let Some(newest) = commits.max().filter(|_| matches!(loss, Loss::None { .. })) else {
+        return noticed;
+    };
+    let fenced = run.end_of(Step::Fence).map_or(noticed, |entry| entry.at);
+    let credible = between(newest, noticed).is_none_or(|before| before <= UNNOTICED);
+    if credible && newest <= fenced { newest } else { noticed }
 }
 
 fn loss(service: &Service, run: &Run) -> Loss {

@@ -2,5 +2,7 @@
 
 mod advance;
 mod judge;
+mod predict;
+mod report;
 mod upkeep;
 mod world;

@@ -164,7 +164,7 @@ async fn losing_any_one_member_never_ends_a_lease() -> Result<()> {
 
 /// `cargo xtask torture quorum`.
 #[tokio::test]
-#[ignore = "long"]
+#[ignore = "takes long: cargo xtask torture quorum"]
 async fn full_leaders_are_lost_again_and_again() -> Result<()> {
     let environment = Environment::system();
     let number = |name: &str, usual: u64| -> Result<u64> {

@@ -176,6 +176,7 @@ codes! {
     LabFaultRefused = "LB7065", Refused, "this lab cannot inject that fault";
     OracleViolated = "LB7066", Damage, "what clients were told does not hold";
     OracleBlind = "LB7067", Failed, "the oracle could not check everything";
+    ObjectiveMissed = "LB7068", Failed, "a recovery objective was missed";
 
     InstanceOther = "LB7020", Refused, "the connection leads to another PostgreSQL instance";
     InstanceRole = "LB7021", Refused, "the data directory cannot take the role that is wanted";

@@ -162,6 +162,8 @@ fn lab(command: &Lab, context: &Context, output: Output) -> Outcome<u8> {
         Lab::Status(args) => print(output, lab::status::run(args, context)),
         Lab::Break(args) => print(output, lab::break_fault::run(args, context)),
         Lab::Heal(args) => print(output, lab::heal::run(args, context)),
+        Lab::Judge(args) => print(output, lab::judge::run(args, context)),
+        Lab::Demo(args) => print(output, lab::demo::run(args, context)),
         Lab::Down(args) => print(output, lab::down::run(args, context)),
         Lab::Enter(args) => Err(lab::enter::run(args, context)),
         Lab::Ledger(args) => lab::part::ledger(args, context),

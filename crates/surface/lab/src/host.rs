@@ -7,8 +7,8 @@ use lifeboat_environment::Environment;
 use lifeboat_telemetry::{Cancel, Code, Failure, Outcome, Reporter};
 use nix::sys::signal::Signal;
 
-use crate::http;
-use crate::layout::{Domain, ETCD_PORT, Layout};
+use crate::etcd;
+use crate::layout::{Domain, Layout};
 use crate::process::{self, Identity, Life};
 use crate::shell::{self, quoted};
 use crate::state::{Held, Unit};
@@ -165,29 +165,7 @@ impl Host<'_> {
 
     /// Whether a member of etcd answers, and so knows of a majority.
     pub fn etcd_answers(&self, domain: Domain) -> bool {
-        let address = (self.layout().host(domain), ETCD_PORT);
-        // A linearizable read: one that a member cannot answer alone.
-        let question = Some("{\"key\":\"bGFi\"}");
-        http::ask(self.layout(), domain, address, "/v3/kv/range", question)
-            .is_ok_and(|answer| answer.code == 200)
-    }
-
-    /// The domain of etcd's leader.
-    pub fn etcd_leader(&self) -> Outcome<Domain> {
-        for domain in Domain::VOTERS {
-            let address = (self.layout().host(domain), ETCD_PORT);
-            let path = "/v3/maintenance/status";
-            let Ok(answer) = http::ask(self.layout(), domain, address, path, Some("{}")) else {
-                continue;
-            };
-            let status: serde_json::Value = serde_json::from_str(&answer.body).unwrap_or_default();
-            let member = &status["header"]["member_id"];
-            if answer.code == 200 && member.is_string() && *member == status["leader"] {
-                return Ok(domain);
-            }
-        }
-        Err(Failure::new(Code::LabFaultRefused, "no member of etcd leads at the moment")
-            .hint("Try again in a second; `lifeboat lab status` shows the members."))
+        etcd::answers(self.layout(), domain)
     }
 
     /// The units of a domain that are to run and do not.

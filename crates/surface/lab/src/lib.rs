@@ -3,9 +3,11 @@
 //! [`up`] builds it in a directory, [`fault`] breaks it, [`ledger`] is the application whose
 //! clients remember every answer, and [`oracle`] judges what they were told.
 
+pub mod demo;
 pub mod disk;
 pub mod down;
 pub mod enter;
+mod etcd;
 pub mod evidence;
 pub mod fault;
 pub mod host;
@@ -20,6 +22,7 @@ mod postgres;
 pub mod process;
 pub mod programs;
 pub mod relay;
+pub mod reports;
 mod shell;
 pub mod state;
 pub mod status;

@@ -14,7 +14,7 @@ use crate::ledger::History;
 use crate::process::{self, Life};
 use crate::relay::read_list;
 use crate::state::{self, State};
-use crate::{network, postgres};
+use crate::{etcd, network, postgres};
 
 /// A lab.
 #[derive(Debug, Clone, Serialize, JsonSchema)]
@@ -29,6 +29,8 @@ pub struct Status {
     pub parts: Vec<Part>,
     /// The region whose PostgreSQL takes writes; more than one is a catastrophe.
     pub writes: Vec<Domain>,
+    /// The domain whose member leads etcd, if one does.
+    pub etcd_leader: Option<Domain>,
     /// The faults that were not healed, as they would be typed.
     pub faults: Vec<String>,
     /// Links that let nothing pass, as `FROM to TO`.
@@ -82,6 +84,7 @@ pub fn status(root: &Path, environment: &Environment) -> Outcome<Status> {
             .into_iter()
             .filter(|region| postgres::is_primary(&layout, *region))
             .collect(),
+        etcd_leader: etcd::leader(&layout),
         faults: state.faults.iter().map(crate::fault::Fault::text).collect(),
         cut: cuts.into_iter().map(|(from, to)| format!("{from} to {to}")).collect(),
         bad: bad.collect(),
@@ -130,12 +133,11 @@ fn word(life: Life) -> &'static str {
 }
 
 fn clients(layout: &Layout, environment: &Environment) -> Option<Clients> {
-    let history = History::read(&layout.history()).ok()?;
-    let last = history.acknowledged().last()?;
+    let (acknowledged, last) = History::last_acknowledged(&layout.history())?;
     let ago = environment.clock().elapsed().saturating_sub(Duration::from_nanos(last.done_ns));
     Some(Clients {
-        acknowledged: history.acknowledged().count(),
+        acknowledged,
         last_ms: u64::try_from(ago.as_millis()).unwrap_or(u64::MAX),
-        by: last.node.clone().unwrap_or_default(),
+        by: last.node.unwrap_or_default(),
     })
 }

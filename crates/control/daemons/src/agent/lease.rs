@@ -8,6 +8,9 @@ use lifeboat_quorum::{
 
 use super::Agent;
 
+/// What is awaited is tried so many times as often as a renewal.
+const SOONER: u32 = 5;
+
 /// What came of an attempt to renew.
 enum Renewal {
     /// Confirmed.
@@ -30,9 +33,28 @@ impl Agent<'_> {
                     self.renew().await;
                 }
             }
-            let used = self.now().saturating_sub(began);
-            self.ports.timer.sleep(renew.saturating_sub(used)).await;
+            self.rest(began, renew).await;
         }
+    }
+
+    /// Until the next renewal; sooner once there is a first lease to get, or a first write that
+    /// clients wait for.
+    async fn rest(&self, began: Duration, renew: Duration) {
+        let soonest = renew / SOONER;
+        loop {
+            let used = self.now().saturating_sub(began);
+            let left = renew.saturating_sub(used);
+            if left.is_zero() || (used >= soonest && self.is_awaited()) {
+                return;
+            }
+            self.ports.timer.sleep(left.min(self.settings.poll)).await;
+        }
+    }
+
+    fn is_awaited(&self) -> bool {
+        let Some((record, _)) = self.record() else { return false };
+        let first_write = self.instance.borrow().is_primary() && !self.writes.get();
+        self.wants(&record) && (!self.is_live() || first_write)
     }
 
     async fn renew(&self) -> Renewal {

@@ -71,6 +71,7 @@ impl Controller<'_> {
             run,
             observed,
             traffic: traffic.as_ref().map(|(_, lines)| lines.as_slice()),
+            answered: self.answered(service, record.value.epoch),
             now,
             at: self.ports.clock.now(),
         };
@@ -90,6 +91,15 @@ impl Controller<'_> {
                 }
             }
         }
+    }
+
+    /// How long ago any observer first wrote through the clients' endpoint in an epoch.
+    fn answered(&self, service: &Service, epoch: u64) -> Option<Duration> {
+        let voices = self.voices_on(&service.name);
+        let works = voices
+            .values()
+            .filter(|voice| voice.said.epoch == epoch && voice.said.write == Sight::Works);
+        works.map(|voice| voice.said.for_how_long + voice.age).max()
     }
 
     async fn write(

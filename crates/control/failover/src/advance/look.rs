@@ -23,6 +23,7 @@ const SEAL: Duration = Duration::from_secs(15);
 const SEAL_ANYWAY: Duration = Duration::from_millis(1500);
 const PROMOTE: Duration = Duration::from_secs(120);
 const TRAFFIC: Duration = Duration::from_secs(60);
+const ANSWERED: Duration = Duration::from_secs(5);
 const RETURN: Duration = Duration::from_secs(30);
 
 impl Turn<'_> {
@@ -232,10 +233,30 @@ impl Turn<'_> {
 
     fn look_at_traffic(&self) -> Next {
         match self.traffic {
-            Some([]) => write(Writes::new(Change::Done, "every server that answers leads there")),
+            Some([]) => self.look_at_answers_to_clients(),
             Some(lines) if self.waited() >= TRAFFIC => self.fail(lines.join("; ")),
             Some(lines) => Next::Wait(lines.join("; ")),
             None => Next::Wait("traffic was not looked at yet".to_owned()),
+        }
+    }
+
+    /// An observer that has written the way clients do ends the outage. A move is not held up by
+    /// observers that are away.
+    fn look_at_answers_to_clients(&self) -> Next {
+        let evidence = "every server that answers leads there";
+        match self.answered {
+            Some(ago) => {
+                let at = self.at.checked_sub(ago).unwrap_or(self.at);
+                let evidence = format!("{evidence}; an observer writes through the endpoint");
+                write(Writes::new(Change::Done, evidence).fact("answered", at.to_string()))
+            }
+            None if self.waited() < ANSWERED => {
+                Next::Wait("no observer has written through the endpoint yet".to_owned())
+            }
+            None => {
+                let evidence = format!("{evidence}; NO OBSERVER HAS WRITTEN through the endpoint");
+                write(Writes::new(Change::Done, evidence))
+            }
         }
     }
 

@@ -36,6 +36,7 @@ fn turn(world: &mut World) -> Option<String> {
         run: &run,
         observed,
         traffic: Some(&[]),
+        answered: Some(Duration::ZERO),
         now: world.now,
         at: Timestamp::UNIX_EPOCH,
     };

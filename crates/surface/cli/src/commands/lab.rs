@@ -1,9 +1,11 @@
 //! `lifeboat lab`: two regions and a witness on this machine, from real parts.
 
 pub mod break_fault;
+pub mod demo;
 pub mod down;
 pub mod enter;
 pub mod heal;
+pub mod judge;
 pub mod part;
 pub mod status;
 pub mod up;
@@ -21,6 +23,8 @@ pub enum Lab {
     Status(status::Args),
     Break(break_fault::Args),
     Heal(heal::Args),
+    Judge(judge::Args),
+    Demo(demo::Args),
     Down(down::Args),
     Enter(enter::Args),
     /// The application, as the lab starts it

@@ -3,14 +3,14 @@
 use std::time::Duration;
 
 use lifeboat_environment::{SystemTimer, Timer};
-use lifeboat_failover::{Service, Wanted, start};
+use lifeboat_failover::{Prediction, Service, Wanted, predict, start};
 use lifeboat_model::{RegionName, ServiceName};
 use lifeboat_telemetry::{Code, Failure, Outcome, duration};
 use lifeboat_workflow::{Change, Entry, Kind, Plan, Run, StepState};
 use schemars::JsonSchema;
 use serde::Serialize;
 
-use super::runs::{StepShown, run_of, steps};
+use super::runs::{StepShown, away_ms, fact, run_of, steps};
 use crate::context::Context;
 use crate::control::{Control, Sight, person};
 use crate::output::{Report, strong, table};
@@ -118,6 +118,10 @@ struct Move {
     away_ms: Option<u64>,
     /// What was lost: `0` or `unknown`; null before the end.
     rpo: Option<String>,
+    /// With `--dry-run`: for how long clients would not be able to write, in milliseconds.
+    predicted_away_ms: Option<u64>,
+    /// With `--dry-run`: what would be lost.
+    predicted_loss: Option<String>,
     /// What the last step found.
     evidence: String,
     /// Its steps.
@@ -174,7 +178,7 @@ impl Moved {
             };
             text += &table(["step", "state", ">took", "what"], one.steps.iter().map(row).collect());
             text += &match one.state {
-                "planned" => "Nothing was changed (--dry-run).\n".to_owned(),
+                "planned" => one.expected(),
                 "begun" => format!("Watch it: lifeboat runs show {service} {run}\n"),
                 _ => format!("{}\n", one.evidence),
             };
@@ -229,7 +233,8 @@ fn begin(kind: Kind, args: &Common, context: &Context) -> Outcome<Moved> {
         let (now, at) = (Sight::now(), context.environment.clock().now());
         let (plan, transaction) = start(service, &view, &control.keys, &wanted, now, at)?;
         if args.dry_run {
-            moved.moves.push(Move::of(&Run::new(plan), "planned"));
+            let expected = predict(service, &view, kind, &plan.to, now);
+            moved.moves.push(Move::planned(plan, expected));
             continue;
         }
         control.commit(transaction, "Look at `lifeboat status`, and run it again.")?;
@@ -287,6 +292,18 @@ fn tell(context: &Context, run: &Run, entry: &Entry) {
     context.reporter.note(format!("{step} {change}: {}", entry.evidence));
 }
 
+impl Move {
+    fn expected(&self) -> String {
+        let away = self.predicted_away_ms.map(Duration::from_millis).unwrap_or_default();
+        let away = match away.is_zero() {
+            true => "clients notice nothing".to_owned(),
+            false => format!("clients cannot write for about {}", duration(away)),
+        };
+        let loss = self.predicted_loss.as_deref().unwrap_or("unknown");
+        format!("Predicted: {away}; lost is {loss}.\nNothing was changed (--dry-run).\n")
+    }
+}
+
 impl Moved {
     fn take(&mut self, run: &Run, no_wait: bool) {
         let (state, failure) = match run.state() {
@@ -312,17 +329,28 @@ impl Moved {
 }
 
 impl Move {
+    /// A move that is only thought about.
+    fn planned(plan: Plan, expected: Prediction) -> Self {
+        let away = u64::try_from(expected.away.as_millis()).ok();
+        Self {
+            predicted_away_ms: away,
+            predicted_loss: Some(expected.loss),
+            ..Self::of(&Run::new(plan), "planned")
+        }
+    }
+
     fn of(run: &Run, state: &'static str) -> Self {
         let last = run.journal.last();
-        let fact = |name: &str| last.and_then(|entry| entry.facts.get(name)).cloned();
         Self {
             service: run.plan.service.to_string(),
             run: run.plan.run.0,
             from: run.plan.from.to_string(),
             to: run.plan.to.to_string(),
             state,
-            away_ms: fact("away_ms").and_then(|away| away.parse().ok()),
-            rpo: fact("rpo"),
+            away_ms: away_ms(run),
+            rpo: fact(run, "rpo"),
+            predicted_away_ms: None,
+            predicted_loss: None,
             evidence: last.map(|entry| entry.evidence.clone()).unwrap_or_default(),
             steps: steps(run),
         }

@@ -13,6 +13,7 @@ use schemars::JsonSchema;
 use serde::Serialize;
 
 use crate::control::{Control, Sight};
+use crate::output::moment;
 
 /// See moves, and decide about those that wait for a person
 #[derive(Debug, Subcommand)]
@@ -35,6 +36,8 @@ pub struct StepShown {
     pub state: &'static str,
     /// How long it took, in milliseconds, by the clocks of the controllers; null before its end.
     pub took_ms: Option<u64>,
+    /// When it ended, by the clock of the controller that wrote so; null before its end.
+    pub ended_at: Option<String>,
     /// What was found.
     pub evidence: String,
 }
@@ -73,10 +76,21 @@ pub fn steps(run: &Run) -> Vec<StepShown> {
             meaning: step.meaning(),
             state,
             took_ms: measured(step),
+            ended_at: run.end_of(*step).map(|entry| moment(entry.at)),
             evidence: last.map(|entry| entry.evidence.clone()).unwrap_or_default(),
         }
     };
     run.plan.steps.iter().enumerate().map(one).collect()
+}
+
+/// For how long clients could not write, in milliseconds, once that was measured.
+pub fn away_ms(run: &Run) -> Option<u64> {
+    fact(run, "away_ms")?.parse().ok()
+}
+
+/// A fact of the last thing that a run wrote: at its end, what it measured.
+pub fn fact(run: &Run, name: &str) -> Option<String> {
+    run.journal.last()?.facts.get(name).cloned()
 }
 
 /// A run's state in a word.

@@ -12,7 +12,7 @@ use crate::parts::{CONTROLLER, ETCD, RELAY};
 use crate::process::{self, Identity, Life};
 use crate::relay::{BadLink, read_list, write_list};
 use crate::state::Disturbed;
-use crate::{disk, network};
+use crate::{disk, etcd, network};
 
 /// Breaks something. It is remembered before it is done.
 pub fn inject(host: &mut Host<'_>, fault: Fault) -> Outcome<String> {
@@ -73,7 +73,7 @@ fn act(host: &mut Host<'_>, fault: &Fault) -> Outcome<String> {
         }
         Fault::EtcdMember(domain) => dead(host, &[*domain], ETCD),
         Fault::EtcdLeader => {
-            let leader = host.etcd_leader()?;
+            let leader = etcd::require_leader(&layout)?;
             dead(host, &[leader], ETCD)
         }
         Fault::EtcdMajority => dead(host, &[Domain::West, Domain::North], ETCD),

@@ -88,6 +88,18 @@ impl History {
         Ok(Self { entries })
     }
 
+    /// How many writes were acknowledged so far, and the last one; without reading all others.
+    pub fn last_acknowledged(path: &Path) -> Option<(usize, Entry)> {
+        let text = fs::read_to_string(path).ok()?;
+        let (whole, _) = text.rsplit_once('\n')?;
+        // As `note` writes them: the answer comes first.
+        let mut lines =
+            whole.lines().filter(|line| line.starts_with("{\"answer\":\"acknowledged\""));
+        let last = lines.next_back()?;
+        let entry = serde_json::from_str(last).ok()?;
+        Some((lines.count() + 1, entry))
+    }
+
     /// The acknowledged writes.
     pub fn acknowledged(&self) -> impl Iterator<Item = &Entry> {
         self.entries.iter().filter(|entry| entry.answer == Answer::Acknowledged)

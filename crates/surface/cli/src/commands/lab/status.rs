@@ -66,7 +66,7 @@ fn state(word: &str) -> String {
 
 impl Shown {
     fn lines(&self) -> String {
-        let Status { writes, faults, cut, bad, clients, .. } = &self.status;
+        let Status { writes, etcd_leader, faults, cut, bad, clients, .. } = &self.status;
         let list = |items: &[String]| {
             if items.is_empty() { "none".to_owned() } else { items.join(", ") }
         };
@@ -79,9 +79,10 @@ impl Shown {
                 format!("{number} acknowledged writes, the last one {ago:.1} s ago by {by}")
             },
         );
+        let leader = etcd_leader.map_or("nobody", Domain::name);
         format!(
-            "Takes writes:  {}\nClients:       {told}\nFaults:        {}\nCut links:     {}\n\
-             Bad links:     {}\n",
+            "Takes writes:  {}\nLeads etcd:    {leader}\nClients:       {told}\n\
+             Faults:        {}\nCut links:     {}\nBad links:     {}\n",
             list(&writes),
             list(faults),
             list(cut),

@@ -1,5 +1,7 @@
 //! `lifeboat lab up`: builds a lab and starts it.
 
+use std::path::PathBuf;
+
 use lifeboat_lab::layout::{DATABASE, ENDPOINT};
 use lifeboat_lab::up::{Wish, up};
 use lifeboat_telemetry::{Code, Failure, Outcome};
@@ -69,15 +71,10 @@ impl Report for Started {
 
 /// Builds it.
 pub fn run(args: &Args, context: &Context) -> Outcome<Started> {
-    let binary = std::env::current_exe().map_err(|error| {
-        Failure::new(Code::LocalFile, "the running binary cannot be found").because(error)
-    })?;
     let wish = Wish {
-        root: args.place.root(&context.environment)?,
-        binary,
-        loopback: args.loopback,
         bare: args.bare,
         fake_time: args.fake_time,
+        ..wish(args.place.root(&context.environment)?, args.loopback)?
     };
     let host = up(&wish, &context.environment, &context.reporter, &context.cancel)?;
     Ok(Started {
@@ -87,4 +84,12 @@ pub fn run(args: &Args, context: &Context) -> Outcome<Started> {
         database: DATABASE.to_owned(),
         namespaces: host.layout().has_namespaces(),
     })
+}
+
+/// A whole lab that uses this binary.
+pub fn wish(root: PathBuf, loopback: bool) -> Outcome<Wish> {
+    let binary = std::env::current_exe().map_err(|error| {
+        Failure::new(Code::LocalFile, "the running binary cannot be found").because(error)
+    })?;
+    Ok(Wish { root, binary, loopback, bare: false, fake_time: false })
 }

@@ -8,7 +8,7 @@ use lifeboat_telemetry::{Outcome, duration};
 use schemars::JsonSchema;
 use serde::Serialize;
 
-use super::{StepShown, run_of, state, steps};
+use super::{StepShown, away_ms, fact, run_of, state, steps};
 use crate::context::Context;
 use crate::control::Control;
 use crate::output::{Report, moment, strong, table};
@@ -50,6 +50,10 @@ pub struct Shown {
     reason: String,
     /// When.
     begun_at: String,
+    /// For how long clients could not write, in milliseconds; null before the end.
+    away_ms: Option<u64>,
+    /// What was lost: `0` or `unknown`; null before the end.
+    rpo: Option<String>,
     /// Its steps.
     steps: Vec<StepShown>,
 }
@@ -90,6 +94,8 @@ pub fn run(args: &Args, context: &Context) -> Outcome<Shown> {
         by: run.plan.by.clone(),
         reason: run.plan.reason.clone(),
         begun_at: moment(run.plan.at),
+        away_ms: away_ms(&run),
+        rpo: fact(&run, "rpo"),
         steps: steps(&run),
     })
 }
