@@ -101,6 +101,19 @@ impl Service {
         })
     }
 
+    /// Waits until clients are served anywhere, and no run is at work; where that is.
+    pub fn serves_again(&self) -> Result<String> {
+        let mut found = None;
+        self.until("clients to be served again", || {
+            let Ok(status) = self.status() else { return Ok(false) };
+            let region = status["region"].as_str().map(str::to_owned);
+            let node = region.as_ref().map(|region| format!("{region}-1"));
+            found = region;
+            Ok(status["run"].is_null() && node.is_some() && self.serves()? == node)
+        })?;
+        found.context("no region")
+    }
+
     /// Waits until the service is in a region and could be moved to the other one without loss.
     pub fn is_protected_in(&self, region: &str) -> Result<()> {
         self.is_in(region)?;

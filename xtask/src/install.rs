@@ -38,7 +38,7 @@ fn say(what: &str) {
 }
 
 /// Programs, and the packages that have them.
-const PROGRAMS: [(&str, &[&str]); 8] = [
+const PROGRAMS: [(&str, &[&str]); 9] = [
     ("pgbackrest", &["pgbackrest"]),
     ("npm", &["nodejs", "npm"]),
     ("etcd", &["etcd-server"]),
@@ -47,6 +47,7 @@ const PROGRAMS: [(&str, &[&str]); 8] = [
     ("dig", &["bind9-dnsutils"]),
     ("nsupdate", &["bind9-dnsutils"]),
     ("haproxy", &["haproxy"]),
+    ("faketime", &["faketime"]),
 ];
 
 /// Packages whose program is not there.

@@ -65,11 +65,6 @@ impl Stage {
         Ok(stage)
     }
 
-    /// Where PostgreSQL's programs lie.
-    pub fn programs(&self) -> &Path {
-        &self.programs
-    }
-
     /// The directory.
     pub fn directory(&self) -> &Path {
         self.directory.path()

@@ -21,6 +21,7 @@ pub mod salvage;
 mod session;
 mod settings;
 mod slots;
+mod space;
 pub mod standby;
 mod start;
 mod stopped;
@@ -51,6 +52,8 @@ const RELOADING: Duration = Duration::from_secs(10);
 const LOOK: Duration = Duration::from_millis(20);
 /// How often slots are looked after.
 const TEND: Duration = Duration::from_secs(10);
+/// Receivers that are well flush within a fraction of this.
+const STALLED: Duration = Duration::from_secs(1);
 /// How long what keeps a node from being a primary is believed; it changes when people change it.
 const JUDGED: Duration = Duration::from_secs(5);
 
@@ -65,6 +68,8 @@ pub struct PostgresInstance {
     loaded: Cell<bool>,
     /// When slots were looked after, and on which timeline as what.
     tended: Cell<Option<(Duration, Timeline, bool)>>,
+    /// What receivers have of the WAL that commits wait for, and since when that did not grow.
+    covered: Cell<Option<(Lsn, Duration)>>,
     tending: RefCell<JoinSet<()>>,
     judged: RefCell<Option<(Duration, Vec<String>)>>,
 }
@@ -81,6 +86,7 @@ impl PostgresInstance {
             probing,
             loaded: Cell::new(false),
             tended: Cell::new(None),
+            covered: Cell::new(None),
             tending: RefCell::new(JoinSet::new()),
             judged: RefCell::new(None),
         })
@@ -110,6 +116,7 @@ impl PostgresInstance {
         match self.asking.ask(&place, limit, inspect::QUESTION).await {
             Ok(rows) => {
                 let found = inspect::answer(&self.settings, &rows)?;
+                let found = self.with_stall(found, inspect::covered(&rows));
                 self.tend(&found);
                 Ok(found)
             }
@@ -119,11 +126,26 @@ impl PostgresInstance {
         }
     }
 
+    /// Receivers may be there by name while nothing of them comes, for as long as a connection takes
+    /// to be given up: commits are stalled once what they have does not grow while it should.
+    fn with_stall(&self, mut found: Instance, covered: Option<Lsn>) -> Instance {
+        let now = self.settings.environment.clock().elapsed();
+        let Instance::Primary { flushed, stalled, .. } = &mut found else { return found };
+        let waits = covered.filter(|covered| covered < flushed);
+        let known = self.covered.get().filter(|(lsn, _)| Some(*lsn) == waits);
+        let since = known.map_or(now, |(_, since)| since);
+        self.covered.set(waits.map(|covered| (covered, since)));
+        *stalled |= waits.is_some() && now.saturating_sub(since) >= STALLED;
+        found
+    }
+
     async fn write(&self) -> Outcome<()> {
         let limit = self.settings.timing.probe_timeout;
         let place = place::own(&self.settings)?;
         let write = probe::write(&self.settings.node);
+        let data = self.settings.data()?.to_owned();
         within(limit, async {
+            blocking(move || space::check(&data)).await?;
             match self.probing.ask(&place, limit, &write).await {
                 Err(failure) if session::is_state(&failure, &probe::MISSING) => {
                     let both = format!("{}{write}", probe::TABLE);

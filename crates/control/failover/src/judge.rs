@@ -100,9 +100,16 @@ fn decide(evidence: &Evidence<'_>, reasons: &mut Vec<String>) -> Verdict {
         reasons.push("The spec names no other region for it.".to_owned());
         return Verdict::Stuck;
     };
+    let waits = waits_for_receivers(evidence, record.epoch);
     if let Err(why) = candidate::check(service, view, to, evidence.now) {
+        reasons.extend(waits);
         reasons.extend(why);
         return Verdict::Stuck;
+    }
+    if let Some(why) = waits {
+        // The other region, or the way there, is lost: a move would not bring it back (R3).
+        reasons.push(why);
+        return if down == Votes::Early { Verdict::Watch } else { Verdict::Ask { to: to.clone() } };
     }
     reasons.push(format!("{to} could take over."));
     if down == Votes::Early {
@@ -169,6 +176,24 @@ fn count_votes(evidence: &Evidence<'_>, epoch: u64, reasons: &mut Vec<String>) -
             Votes::Up
         }
     }
+}
+
+/// Why clients see no commit where the database itself is well: its holder writes under its lease,
+/// says so at this moment, and its commits wait for receivers.
+fn waits_for_receivers(evidence: &Evidence<'_>, epoch: u64) -> Option<String> {
+    let record = &evidence.view.record.as_ref()?.value;
+    let waits = record.holders.iter().find_map(|(database, node)| {
+        let seen = evidence.view.node(database, node)?;
+        let well = seen.age(evidence.now) < candidate::ABSENT_AFTER
+            && seen.value.lease == Some(epoch)
+            && seen.value.writes;
+        let stalled = matches!(seen.value.instance, Instance::Primary { stalled: true, .. });
+        (well && stalled).then(|| format!("{node} of {database}"))
+    })?;
+    Some(format!(
+        "{waits} writes, and its commits wait for receivers that do not answer (`on_loss`). Mend the \
+         way to them, give RPO 0 up with `lifeboat wal acknowledge --undo`, or move it yourself."
+    ))
 }
 
 /// What is worth knowing while nothing moves: a stalled quorum is no failed database (R3).

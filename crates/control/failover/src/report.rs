@@ -44,11 +44,17 @@ pub enum Loss {
 /// Measures a run from its journal.
 pub fn measure(service: &Service, run: &Run, at: Timestamp) -> Measured {
     let loss = loss(service, run);
-    let begin = match run.plan.kind {
-        Kind::Failover => Some(failed_at(service, run, &loss)),
-        Kind::Switchover => started(run, Step::Release),
-        Kind::Fallback => None,
+    let (noticed, over) = match run.plan.kind {
+        Kind::Failover => (run.plan.failing_since.or(Some(run.plan.at)), Step::Fence),
+        Kind::Switchover => (started(run, Step::Release), Step::Release),
+        Kind::Fallback => (None, Step::Salvage),
     };
+    let begin = noticed.map(|noticed| {
+        let over = run.end_of(over).map_or(noticed, |entry| entry.at);
+        last_write(service, run, &loss)
+            .filter(|at| is_credible(*at, noticed, over))
+            .unwrap_or(noticed)
+    });
     let answered = run.fact(Step::Traffic, "answered").and_then(|at| at.parse().ok());
     let serves = || run.end_of(Step::Serve).map(|entry| entry.at);
     let end = answered.or_else(serves).unwrap_or(at);
@@ -57,21 +63,20 @@ pub fn measure(service: &Service, run: &Run, at: Timestamp) -> Measured {
     Measured { away, steps: steps.collect(), loss }
 }
 
-/// When writes ended: the newest commit that is there, where it is known to be the last one, for
-/// an observer sees a failure only at its next probe. Clocks differ: one that says something else
-/// than the observers did is not believed.
-fn failed_at(service: &Service, run: &Run, loss: &Loss) -> Timestamp {
-    let noticed = run.plan.failing_since.unwrap_or(run.plan.at);
+/// The newest commit that is there, where it is known to be the last one.
+fn last_write(service: &Service, run: &Run, loss: &Loss) -> Option<Timestamp> {
     let commits = service.databases.keys().filter_map(|database| {
         let fact = run.fact(Step::Complete, &format!("newest_commit.{database}"))?;
         fact.parse::<Timestamp>().ok()
     });
-    let Some(newest) = commits.max().filter(|_| matches!(loss, Loss::None { .. })) else {
-        return noticed;
-    };
-    let fenced = run.end_of(Step::Fence).map_or(noticed, |entry| entry.at);
-    let credible = between(newest, noticed).is_none_or(|before| before <= UNNOTICED);
-    if credible && newest <= fenced { newest } else { noticed }
+    commits.max().filter(|_| matches!(loss, Loss::None { .. }))
+}
+
+/// Writes ended about when somebody noticed: an observer does at its next probe, and a planned stop
+/// begins with a checkpoint under load; none came once the old primary was gone. Clocks differ: one
+/// that says something else is not believed.
+fn is_credible(newest: Timestamp, noticed: Timestamp, over: Timestamp) -> bool {
+    newest <= over && between(newest, noticed).is_none_or(|before| before <= UNNOTICED)
 }
 
 fn loss(service: &Service, run: &Run) -> Loss {

@@ -111,7 +111,7 @@ pub fn judge(evidence: &Evidence) -> Verdict {
     let checks = [
         ("something was done to the lab", disturbed(evidence)),
         ("clients were answered", answered(evidence)),
-        ("one node writes at a time", terms::one_at_a_time(&evidence.history)),
+        ("one node writes at a time", terms::one_at_a_time(evidence)),
         ("what was acknowledged is there", kept(evidence)),
         ("what was refused is not there", refused(evidence)),
         ("reported times are what clients saw", times::reported(evidence, TOLERANCE)),

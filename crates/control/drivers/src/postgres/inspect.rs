@@ -32,6 +32,18 @@ pub(crate) const QUESTION: &str = "
       s.slot_name::text
     FROM pg_stat_replication r LEFT JOIN pg_replication_slots s ON s.active_pid = r.pid";
 
+/// Up to where as many receivers as commits wait for have the WAL; none where they wait for nobody,
+/// or for more than there are.
+pub(crate) fn covered(rows: &[SimpleQueryRow]) -> Option<Lsn> {
+    let own = rows.iter().find(|row| text(row, 0) == Some("self"))?;
+    let rule = Rule::parse(text(own, 9)?)?;
+    let others = rows.iter().filter(|row| text(row, 0) == Some("standby"));
+    let others: Vec<&SimpleQueryRow> = others.collect();
+    let mut flushed: Vec<Lsn> = counted(&rule, &others).filter_map(|row| value(row, 2)).collect();
+    flushed.sort_unstable();
+    flushed.into_iter().rev().nth(rule.needed().checked_sub(1)?)
+}
+
 /// Reads the answer.
 pub(crate) fn answer(settings: &Settings, rows: &[SimpleQueryRow]) -> Outcome<Instance> {
     let odd = || {
@@ -110,10 +122,17 @@ fn standbys(settings: &Settings, rows: &[&SimpleQueryRow]) -> Outcome<Vec<(NodeN
 /// Whether commits wait for more receivers than there are.
 fn stalled(names: &str, rows: &[&SimpleQueryRow]) -> bool {
     let Some(rule) = Rule::parse(names) else { return false };
-    let counted = rows.iter().filter(|row| {
+    counted(&rule, rows).count() < rule.needed()
+}
+
+/// Those who stream, and whose word lets commits go on.
+fn counted<'a>(
+    rule: &Rule,
+    rows: &[&'a SimpleQueryRow],
+) -> impl Iterator<Item = &'a SimpleQueryRow> {
+    rows.iter().copied().filter(|row| {
         text(row, 3) == Some("streaming")
             && matches!(text(row, 4), Some("sync" | "quorum"))
             && text(row, 1).is_some_and(|name| rule.counts(name))
-    });
-    counted.count() < rule.needed()
+    })
 }

@@ -9,7 +9,7 @@ use tokio_postgres::SimpleQueryRow;
 
 use super::session::{text, value};
 use super::settings::Settings;
-use super::{archive, configuration, life, slots};
+use super::{archive, configuration, life, slots, space};
 use crate::guard;
 
 /// Settings by name, and what the role of this node may do.
@@ -74,6 +74,9 @@ fn host(settings: &Settings) -> Outcome<Vec<String>> {
     let open = guard::unmanaged(&plan.data_directory, plan.config_file.as_deref())?;
     if let Some(file) = open.first() {
         lines.push(format!("Anybody could start it: {} has no guard's lines.", file.display()));
+    }
+    if let Err(full) = space::check(settings.data()?) {
+        lines.push(format!("It could not write: {full}."));
     }
     Ok(lines)
 }

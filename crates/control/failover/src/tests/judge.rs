@@ -81,3 +81,29 @@ fn it_does_not_move_without_a_candidate_or_soon_after_a_move() {
     world.service.policy.automatic = false;
     assert_eq!(verdict(&mut world, &voices, secs(900)), Verdict::Ask { to: name("west") });
 }
+
+#[test]
+fn commits_that_wait_for_receivers_ask_a_person_while_the_primary_is_well() {
+    let fails = voice(Seen::Fails, secs(9), secs(0), 1);
+    let voices = [("east", fails.clone()), ("west", fails.clone()), ("north", fails)];
+    let mut world = World::serving();
+    let stalled = |stalled| match primary(100) {
+        Instance::Primary { timeline, flushed, standbys, .. } => {
+            Instance::Primary { timeline, flushed, standbys, stalled }
+        }
+        other => other,
+    };
+    world.say("east-1", stalled(true), 1);
+    assert_eq!(verdict(&mut world, &voices, secs(900)), Verdict::Ask { to: name("west") });
+    // It is not so any more, or it has no lease: what clients see is the database's failure.
+    world.say("east-1", stalled(false), 1);
+    assert_eq!(verdict(&mut world, &voices, secs(900)), to_west());
+    world.say("east-1", stalled(true), 0);
+    assert_eq!(verdict(&mut world, &voices, secs(900)), to_west());
+    // Nobody has heard from it for a while: it may be lost with its region.
+    world.say("east-1", stalled(true), 1);
+    world.view();
+    world.pass(secs(6));
+    world.say("west-1", standby(100), 0);
+    assert_eq!(verdict(&mut world, &voices, secs(900)), to_west());
+}

@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
-use super::{Finding, cases};
+use super::{Evidence, Finding, Row, cases, row};
 use crate::ledger::{Entry, History};
 
 /// The time in which one node acknowledged writes on one timeline.
@@ -44,7 +44,15 @@ pub fn terms(history: &History) -> Vec<Term> {
 
 /// Two nodes never acknowledge in the same instant: each term is over before the next one begins,
 /// timelines only grow, no timeline has two writers, and all of them are one cluster.
-pub(super) fn one_at_a_time(history: &History) -> Finding {
+///
+/// One thing is let pass, and told: the late answers of a host that was frozen as a whole. They
+/// belong to commits that were decided before the old epoch was sealed; what carries the answer may
+/// lie still for as long as it likes, as a packet may.
+pub(super) fn one_at_a_time(evidence: &Evidence) -> Finding {
+    let late = late(evidence);
+    let is_late = |entry: &Entry| late.contains(&row(entry));
+    let entries = evidence.history.entries.iter().filter(|entry| !is_late(entry));
+    let history = &History { entries: entries.cloned().collect() };
     let nameless = history.acknowledged().filter(|entry| !has_identity(entry)).count();
     if nameless > 0 {
         return Finding::NotChecked(format!(
@@ -91,8 +99,37 @@ pub(super) fn one_at_a_time(history: &History) -> Finding {
         let told = terms.iter().map(|term| {
             format!("{} on timeline {}: {}", term.node, term.timeline, term.acknowledged)
         });
-        told.collect::<Vec<_>>().join(", ")
+        let mut told: Vec<_> = told.collect();
+        if !late.is_empty() {
+            told.push(format!("{} late answers of a frozen host, all kept", late.len()));
+        }
+        told.join(", ")
     })
+}
+
+/// Acknowledgements that came from a host that was frozen as a whole, after another node had begun
+/// to write: of writes that were sent before it began, and that the survivor has.
+fn late(evidence: &Evidence) -> BTreeSet<Row> {
+    let Some(survivor) = &evidence.survivor else { return BTreeSet::new() };
+    let frozen = |node: &str, before: u64| {
+        evidence.disturbances.iter().any(|one| {
+            let host = one.name.strip_prefix("freeze ").filter(|host| !host.contains('/'));
+            one.at_ns < before && host.is_some_and(|host| node == format!("{host}-1"))
+        })
+    };
+    let all = terms(&evidence.history);
+    let began = |entry: &Entry| {
+        let later = all.iter().filter(|term| Some(term.timeline) > entry.timeline);
+        later.map(|term| term.first_ns).min()
+    };
+    let is_late = |entry: &&Entry| {
+        let (Some(node), Some(began)) = (&entry.node, began(entry)) else { return false };
+        entry.done_ns >= began
+            && entry.sent_ns < began
+            && survivor.rows.contains(&row(entry))
+            && frozen(node, began)
+    };
+    evidence.history.acknowledged().filter(is_late).map(row).collect()
 }
 
 fn has_identity(entry: &Entry) -> bool {

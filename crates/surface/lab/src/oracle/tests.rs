@@ -228,3 +228,46 @@ fn a_scenario_in_which_nothing_happened_is_no_success() {
     evidence.disturbances[0].at_ns = 0;
     not_checked(&evidence, "clients were answered");
 }
+
+/// A write that the east was asked for at nine seconds and acknowledged at 15, when the west wrote.
+fn late_answer() -> Evidence {
+    let mut evidence = sound();
+    let mut entry = write("east-1", 1, 150);
+    entry.sent_ns = 9 * SECOND;
+    let kept = row(&entry);
+    evidence.history.entries.push(entry);
+    evidence.history.entries.sort_by_key(|entry| entry.done_ns);
+    evidence.survivor.as_mut().unwrap().rows.insert(kept);
+    evidence.disturbances[0].name = "freeze east".to_owned();
+    evidence
+}
+
+#[test]
+fn late_answers_of_a_frozen_host_are_told_and_others_are_not_forgiven() {
+    let name = "one node writes at a time";
+    match finding(&late_answer(), name) {
+        Finding::Holds(on) => assert!(on.contains("1 late answers"), "{on}"),
+        other => panic!("{other:?}"),
+    }
+    // Of a server alone, or of another host: the guard there was not frozen.
+    for fault in ["freeze east/postgres", "freeze west", "isolate east"] {
+        let mut evidence = late_answer();
+        evidence.disturbances[0].name = fault.to_owned();
+        violated(&evidence, name);
+    }
+    // Sent after the west began.
+    let mut evidence = late_answer();
+    let east = |entry: &&mut Entry| entry.sequence == 150 && entry.timeline == Some(1);
+    evidence.history.entries.iter_mut().find(east).unwrap().sent_ns = 14 * SECOND;
+    violated(&evidence, name);
+    // The west does not have it.
+    let mut evidence = late_answer();
+    let lost = evidence
+        .history
+        .entries
+        .iter()
+        .find(|entry| entry.sequence == 150 && entry.timeline == Some(1));
+    let lost = row(lost.unwrap());
+    evidence.survivor.as_mut().unwrap().rows.remove(&lost);
+    violated(&evidence, name);
+}
