@@ -44,16 +44,20 @@ pub enum Loss {
 /// Measures a run from its journal.
 pub fn measure(service: &Service, run: &Run, at: Timestamp) -> Measured {
     let loss = loss(service, run);
-    let (noticed, over) = match run.plan.kind {
-        Kind::Failover => (run.plan.failing_since.or(Some(run.plan.at)), Step::Fence),
-        Kind::Switchover => (started(run, Step::Release), Step::Release),
-        Kind::Fallback => (None, Step::Salvage),
+    let noticed = match run.plan.kind {
+        Kind::Failover => run.plan.failing_since.or(Some(run.plan.at)),
+        Kind::Switchover => started(run, Step::Release),
+        Kind::Fallback => None,
     };
     let begin = noticed.map(|noticed| {
-        let over = run.end_of(over).map_or(noticed, |entry| entry.at);
-        last_write(service, run, &loss)
-            .filter(|at| is_credible(*at, noticed, over))
-            .unwrap_or(noticed)
+        // Commits that came later were no client's: an agent's probe waits for nobody. A planned
+        // stop begins with a checkpoint, while clients go on.
+        let over = match run.plan.kind {
+            Kind::Switchover => run.end_of(Step::Release).map_or(noticed, |entry| entry.at),
+            Kind::Failover | Kind::Fallback => noticed,
+        };
+        let last = last_write(service, run, &loss);
+        last.filter(|at| is_credible(*at, noticed, over)).unwrap_or(noticed)
     });
     let answered = run.fact(Step::Traffic, "answered").and_then(|at| at.parse().ok());
     let serves = || run.end_of(Step::Serve).map(|entry| entry.at);
@@ -72,8 +76,7 @@ fn last_write(service: &Service, run: &Run, loss: &Loss) -> Option<Timestamp> {
     commits.max().filter(|_| matches!(loss, Loss::None { .. }))
 }
 
-/// Writes ended about when somebody noticed: an observer does at its next probe, and a planned stop
-/// begins with a checkpoint under load; none came once the old primary was gone. Clocks differ: one
+/// Writes ended about when somebody noticed: an observer does at its next probe. Clocks differ: one
 /// that says something else is not believed.
 fn is_credible(newest: Timestamp, noticed: Timestamp, over: Timestamp) -> bool {
     newest <= over && between(newest, noticed).is_none_or(|before| before <= UNNOTICED)
