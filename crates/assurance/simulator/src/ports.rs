@@ -7,7 +7,7 @@ use std::time::Duration;
 use futures::future::LocalBoxFuture;
 use lifeboat_drivers::{EpochArchive, KnownEpoch, Memory, Probe, Probed};
 use lifeboat_model::{DatabaseName, RegionName, ServiceName};
-use lifeboat_quorum::{EpochRecord, Seen, Token, encode};
+use lifeboat_quorum::{EpochRecord, Nodes, RunId, Seen, Token, encode};
 use lifeboat_telemetry::{Code, Failure, Outcome};
 
 use crate::dns::{NameServer, Resolver};
@@ -157,7 +157,7 @@ impl SimArchive {
                 continue;
             };
             answered = true;
-            let Some((epoch, (region, _))) = found else { continue };
+            let Some((epoch, (region, grant))) = found else { continue };
             match &mut known {
                 Some(known) if known.epoch > epoch => {}
                 Some(known) if known.epoch == epoch => {
@@ -165,7 +165,11 @@ impl SimArchive {
                 }
                 _ => {
                     let repositories = vec![repository.region.clone()];
-                    known = Some(KnownEpoch { epoch, region: Some(region), repositories });
+                    let grant: (Nodes, Option<RunId>) =
+                        serde_json::from_slice(&grant).unwrap_or_default();
+                    let (holders, run) = grant;
+                    let region = Some(region);
+                    known = Some(KnownEpoch { epoch, region, holders, run, repositories });
                 }
             }
         }
@@ -191,7 +195,7 @@ impl SimArchive {
                 Ok(true) => there.push(repository.region.clone()),
                 Ok(false) => {
                     let message = format!("epoch {} was given to somebody else", record.epoch);
-                    return Err(Failure::new(Code::ObjectConflict, message));
+                    return Err(Failure::new(Code::EpochTaken, message));
                 }
                 Err(_) => {}
             }

@@ -1,18 +1,20 @@
 //! The agent: runs beside one node of one database, keeps its lease, and carries orders out.
 //!
-//! Three loops at once. [`lease`] renews while the node may write and does; [`duty`] makes the
+//! Loops at once: [`lease`] renews while the node may write and does; [`duty`] makes the
 //! instance what the record and the order say; [`report`] tells. They share what was read of the
-//! store ([`watch`]). A lease that cannot be renewed needs nobody: the guard kills at its deadline.
+//! store ([`watch`]), and believe nothing that is older than what is known elsewhere ([`trust`]).
+//! A lease that cannot be renewed needs nobody: the guard kills at its deadline.
 
 mod duty;
 mod lease;
 mod report;
+mod trust;
 mod watch;
 
 use std::cell::{Cell, RefCell};
 use std::time::Duration;
 
-use lifeboat_drivers::{InstanceDriver, Memory};
+use lifeboat_drivers::{EpochArchive, InstanceDriver, Memory};
 use lifeboat_environment::Timer;
 use lifeboat_failover::{Mirror, Service, View};
 use lifeboat_model::{DatabaseName, Lsn, NodeName};
@@ -20,6 +22,8 @@ use lifeboat_quorum::{
     Desired, EpochRecord, Goal, Holder, Instance, Keys, NodeStatus, Progress, Revision, Store,
     Token,
 };
+
+use crate::inquiry::Inquiry;
 
 /// Which node this is, and how it behaves.
 #[derive(Debug, Clone)]
@@ -52,6 +56,8 @@ pub struct Ports<'a> {
     pub instance: &'a dyn InstanceDriver,
     /// What must not be forgotten.
     pub memory: &'a dyn Memory,
+    /// Epochs in the repositories.
+    pub epochs: &'a dyn EpochArchive,
     /// Who is told until when this node may be written to: while it writes and its lease lives.
     /// Zero if one of both is not so.
     pub deadline: &'a dyn Fn(Duration),
@@ -83,6 +89,7 @@ struct Agent<'a> {
     fork: Cell<Option<Lsn>>,
     not_ready: RefCell<Vec<String>>,
     changed: Cell<bool>,
+    inquiry: Inquiry,
 }
 
 /// What is known of the lease's key.
@@ -94,26 +101,41 @@ struct Known {
 
 /// Runs for ever.
 pub async fn run(settings: &Settings, ports: &Ports<'_>) {
-    let agent = Agent {
-        settings,
-        ports,
-        mirror: RefCell::new(Mirror::new()),
-        view: RefCell::new(View::default()),
-        read_at: Cell::new(None),
-        holder: RefCell::new(Holder::new(settings.service.timing)),
-        lease: Cell::new(Known::default()),
-        instance: RefCell::new(Instance::Unclear),
-        progress: RefCell::new(Progress::None),
-        accepted: Cell::new(Token::default()),
-        starting: Cell::new(None),
-        armed: Cell::new(false),
-        writes: Cell::new(false),
-        failed: Cell::new(None),
-        fork: Cell::new(None),
-        not_ready: RefCell::new(Vec::new()),
-        changed: Cell::new(true),
-    };
-    futures::join!(agent.watch(), agent.keep_lease(), agent.do_duty(), agent.report());
+    let agent = Agent::new(settings, ports);
+    futures::join!(
+        agent.watch(),
+        agent.inquire(),
+        agent.keep_lease(),
+        agent.do_duty(),
+        agent.report()
+    );
+}
+
+impl<'a> Agent<'a> {
+    fn new(settings: &'a Settings, ports: &'a Ports<'a>) -> Self {
+        // What cannot be read lets no order through either: `accept` says so.
+        let remembered = ports.memory.highest().unwrap_or_default();
+        Self {
+            settings,
+            ports,
+            mirror: RefCell::new(Mirror::new()),
+            view: RefCell::new(View::default()),
+            read_at: Cell::new(None),
+            holder: RefCell::new(Holder::new(settings.service.timing)),
+            lease: Cell::new(Known::default()),
+            instance: RefCell::new(Instance::Unclear),
+            progress: RefCell::new(Progress::None),
+            accepted: Cell::new(remembered),
+            starting: Cell::new(None),
+            armed: Cell::new(false),
+            writes: Cell::new(false),
+            failed: Cell::new(None),
+            fork: Cell::new(None),
+            not_ready: RefCell::new(Vec::new()),
+            changed: Cell::new(true),
+            inquiry: Inquiry::new(remembered.epoch),
+        }
+    }
 }
 
 impl Agent<'_> {
@@ -175,3 +197,6 @@ impl Agent<'_> {
         }
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -5,8 +5,10 @@
 //! number of controllers at once do what one would.
 
 mod act;
+mod begin;
 mod observe;
 mod traffic;
+mod trust;
 
 use std::cell::{Cell, RefCell};
 use std::collections::{BTreeMap, BTreeSet};
@@ -17,6 +19,8 @@ use lifeboat_environment::{Clock, Timer};
 use lifeboat_failover::{Judgement, Mirror, Service, View, Voice};
 use lifeboat_model::{RegionName, ServiceName};
 use lifeboat_quorum::{EpochState, Keys, Observations, Store, StoreError};
+
+use crate::inquiry::Inquiry;
 
 /// How a controller behaves.
 #[derive(Debug, Clone)]
@@ -71,23 +75,44 @@ struct Controller<'a> {
     /// What traffic does not do yet, by service and the epoch that it was looked at in.
     traffic: RefCell<BTreeMap<ServiceName, (u64, Vec<String>)>>,
     judgements: RefCell<BTreeMap<ServiceName, Judgement>>,
+    /// What is known of each service's epochs from elsewhere.
+    inquiries: BTreeMap<ServiceName, Inquiry>,
+    /// Services whose record is older than that.
+    refused: RefCell<BTreeSet<ServiceName>>,
     beat: Cell<u64>,
 }
 
 /// Runs for ever.
 pub async fn run(settings: &Settings, ports: &Ports<'_>) {
-    let controller = Controller {
-        settings,
-        ports,
-        mirror: RefCell::new(Mirror::new()),
-        views: RefCell::default(),
-        voices: RefCell::default(),
-        moved: RefCell::default(),
-        traffic: RefCell::default(),
-        judgements: RefCell::default(),
-        beat: Cell::new(0),
-    };
-    futures::join!(controller.decide(), controller.observe(), controller.lead_traffic());
+    let controller = Controller::new(settings, ports);
+    futures::join!(
+        controller.decide(),
+        controller.inquire(),
+        controller.observe(),
+        controller.lead_traffic()
+    );
+}
+
+impl<'a> Controller<'a> {
+    fn new(settings: &'a Settings, ports: &'a Ports<'a>) -> Self {
+        Self {
+            settings,
+            ports,
+            mirror: RefCell::new(Mirror::new()),
+            views: RefCell::default(),
+            voices: RefCell::default(),
+            moved: RefCell::default(),
+            traffic: RefCell::default(),
+            judgements: RefCell::default(),
+            inquiries: settings
+                .services
+                .keys()
+                .map(|name| (name.clone(), Inquiry::new(0)))
+                .collect(),
+            refused: RefCell::default(),
+            beat: Cell::new(0),
+        }
+    }
 }
 
 impl Controller<'_> {
@@ -125,9 +150,12 @@ impl Controller<'_> {
     /// Reads what changed.
     async fn read(&self) -> Result<(), StoreError> {
         let keys = &self.settings.keys;
-        let since = self.mirror.borrow().revision();
+        let (since, began) = (self.mirror.borrow().revision(), self.now());
         let snapshot = self.ports.store.read(keys.all(), since).await?;
         let now = self.now();
+        if snapshot.revision < since {
+            self.inquiries.values().for_each(Inquiry::doubt);
+        }
         let first = !self.mirror.borrow().is_read();
         let changed = self.mirror.borrow_mut().take(snapshot, now);
         let mirror = self.mirror.borrow();
@@ -148,6 +176,7 @@ impl Controller<'_> {
                 self.voices.borrow_mut().insert(domain, (seen.value, now));
             }
         }
+        self.saw_epochs((began, now));
         Ok(())
     }
 
@@ -175,3 +204,6 @@ impl Controller<'_> {
 fn service_of(keys: &Keys, key: &str) -> Option<ServiceName> {
     key.strip_prefix(&keys.services())?.split('/').next()?.parse().ok()
 }
+
+#[cfg(test)]
+mod tests;

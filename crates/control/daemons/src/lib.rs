@@ -6,6 +6,7 @@
 pub mod agent;
 pub mod controller;
 pub mod guard;
+mod inquiry;
 pub mod primary;
 pub mod receiver;
 

@@ -13,7 +13,7 @@ mod receiver;
 pub mod traffic;
 
 pub use endpoint::{Endpoint, EndpointProbe};
-pub use epochs::{Away, EpochArchive, KnownEpoch, RepositoryEpochs};
+pub use epochs::{Away, EpochArchive, KnownEpoch, MemoryEpochs, Mood, RepositoryEpochs};
 pub use instance::{InstanceDriver, Killed, ShutDown, StartAs};
 pub use memory::{FileMemory, Memory};
 pub use probe::{Probe, Probed};

@@ -51,8 +51,10 @@ pub enum Next {
     Wait(String),
     /// Write this, and look again at once.
     Write(Box<Writes>),
-    /// Begin the next epoch: repositories first, then `done` with its record.
-    Begin(Box<Proposal>),
+    /// Choose the next epoch's number, and write `started` with the record that it makes.
+    Choose(Box<Proposal>),
+    /// Begin the epoch that was chosen: repositories first, then `done` with its record.
+    Begin(Box<EpochRecord>),
 }
 
 /// A new epoch, but for its number.
@@ -114,7 +116,7 @@ impl Turn<'_> {
                 Goal::Hold { complete: self.required(database) }
             })),
             Step::Begin => match self.has_watched() {
-                true => Next::Begin(Box::new(self.proposal())),
+                true => Next::Choose(Box::new(self.proposal())),
                 false => Next::Wait("looks at the store for a full lease first".to_owned()),
             },
             Step::Promote => write(self.promote(started())),

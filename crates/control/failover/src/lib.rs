@@ -4,8 +4,10 @@
 //! what a run does next, [`upkeep`] what holds between runs. The daemons carry it out. Only
 //! [`reconcile`] acts, through the drivers of traffic, which compare before they swap.
 
+mod adopt;
 mod advance;
 pub mod candidate;
+mod elsewhere;
 mod judge;
 mod orders;
 mod predict;
@@ -16,7 +18,9 @@ mod traffic;
 mod upkeep;
 mod view;
 
+pub use adopt::{Adoption, adopt, adoption, withdraw};
 pub use advance::{Next, Proposal, Turn, advance};
+pub use elsewhere::Elsewhere;
 pub use judge::{Evidence, Judgement, Verdict, Voice, judge};
 pub use orders::{Writes, names};
 pub use predict::{Prediction, predict};

@@ -1,5 +1,6 @@
 //! Deciding, over views that are written by hand.
 
+mod adopt;
 mod advance;
 mod judge;
 mod predict;

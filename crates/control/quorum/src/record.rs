@@ -135,6 +135,8 @@ pub enum Transition {
     Resume,
     /// An unplanned move begins: the lease can no longer be renewed.
     Revoke(RunId),
+    /// The record is older than what is known elsewhere: nobody may hold it, no run changes it.
+    Withdraw,
     /// The next epoch begins, for these holders.
     Begin(Box<Beginning>),
     /// The run is over.
@@ -219,6 +221,7 @@ impl EpochRecord {
                 next.take(run, self)?;
                 next.state = Revoking;
             }
+            (_, Transition::Withdraw) => (next.state, next.run) = (Revoking, None),
             (Releasing | Revoking | Vacant, Transition::Begin(beginning)) => {
                 next = self.begin(*beginning)?;
             }

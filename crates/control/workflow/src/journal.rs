@@ -3,13 +3,16 @@
 use std::collections::BTreeMap;
 
 use jiff::Timestamp;
-use lifeboat_quorum::Token;
+use lifeboat_quorum::{EpochRecord, Token};
 use serde::{Deserialize, Serialize};
 
 use crate::{Kind, Plan, Step};
 
 /// Facts by name; a name may end in `.DATABASE`.
 pub type Facts = BTreeMap<String, String>;
+
+/// The fact under which `begin` keeps the record that it has chosen.
+const CHOSEN: &str = "record";
 
 /// One transition: a value of the journal.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -154,9 +157,38 @@ impl Run {
     }
 
     /// Whether it can still go back to where it came from: nothing was begun that another node
-    /// could have written in.
+    /// could have written in, and no repository can know an epoch above the one to go back to.
     pub fn can_go_back(&self) -> bool {
-        self.plan.kind == Kind::Switchover && !self.is_over() && self.end_of(Step::Begin).is_none()
+        self.plan.kind == Kind::Switchover
+            && !self.is_over()
+            && self.end_of(Step::Begin).is_none()
+            && self.choices().next().is_none()
+    }
+
+    /// The next epoch as it stands in the journal; none before it was chosen. Every controller
+    /// makes the epoch's object from this one, so that all of them make the same.
+    pub fn chosen(&self) -> Option<EpochRecord> {
+        self.choices().last()
+    }
+
+    /// Whether it was about to begin this epoch, whatever became of that.
+    pub fn chose(&self, epoch: u64) -> bool {
+        self.choices().any(|record| record.epoch == epoch)
+    }
+
+    /// Facts that name an epoch as the one to begin, for the entry that starts the step.
+    pub fn choice(record: &EpochRecord) -> Facts {
+        // A record is plain data, which always has a JSON form; text that is none is no choice.
+        let text = serde_json::to_string(record).unwrap_or_default();
+        Facts::from([(CHOSEN.to_owned(), text)])
+    }
+
+    fn choices(&self) -> impl Iterator<Item = EpochRecord> {
+        let begin = self.plan.steps.iter().position(|step| *step == Step::Begin);
+        let entries = self.journal.iter().filter(move |entry| {
+            entry.change == Change::Started && Some(entry.step as usize) == begin
+        });
+        entries.filter_map(|entry| serde_json::from_str(entry.facts.get(CHOSEN)?).ok())
     }
 
     /// An entry about the present step.

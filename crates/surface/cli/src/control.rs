@@ -3,9 +3,11 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
+use futures::future::{join, join_all};
+use lifeboat_drivers::{EpochArchive, KnownEpoch, RepositoryEpochs};
 use lifeboat_environment::{SystemTimer, Timer};
 use lifeboat_failover::candidate::ABSENT_AFTER;
-use lifeboat_failover::{Mirror, Seen, Service, View, Voice};
+use lifeboat_failover::{Elsewhere, Mirror, Seen, Service, View, Voice};
 use lifeboat_model::spec::Engine;
 use lifeboat_model::{RegionName, ServiceName};
 use lifeboat_quorum::{Keys, Observations, Store, Timing, Transaction};
@@ -20,6 +22,9 @@ use crate::site::Site;
 
 /// What two reads are apart: twice as long as an agent or an observer is silent at the most.
 const APART: Duration = Duration::from_millis(2000);
+
+/// What must be typed to go on without a proof that nobody writes any more.
+pub const FENCE_STATEMENT: &str = "the old primary cannot write";
 
 /// The control plane, from this process.
 pub struct Control {
@@ -93,6 +98,25 @@ impl Control {
         Ok(sight)
     }
 
+    /// As `read_twice`, and what the repositories say of epochs meanwhile, as far as they answer.
+    pub fn read_all(&self, site: &Site<'_>) -> Outcome<(Sight, BTreeMap<ServiceName, Elsewhere>)> {
+        let mut sight = self.read()?;
+        let epochs = RepositoryEpochs::reading(&site.spec, &site.context().environment);
+        let epochs = &epochs;
+        let asking = self.services.values().map(|service| async move {
+            (service, epochs.highest(&service.name).await.ok().flatten())
+        });
+        // The answers are older than the second read: a run in between is no disagreement.
+        let both = join(join_all(asking), async { SystemTimer.sleep(APART).await });
+        let (answers, ()) = self.runtime.block_on(both);
+        self.read_again(&mut sight)?;
+        let known = answers.into_iter().map(|(service, archived)| {
+            Ok((service.name.clone(), sight.elsewhere(self, service, archived)?))
+        });
+        let known = known.collect::<Outcome<_>>()?;
+        Ok((sight, known))
+    }
+
     /// Takes in what changed.
     pub fn read_again(&self, sight: &mut Sight) -> Outcome<()> {
         let since = sight.mirror.revision();
@@ -129,6 +153,30 @@ impl Sight {
     /// A service.
     pub fn view(&self, control: &Control, service: &Service) -> Outcome<View> {
         Ok(View::of(service, &control.keys, &self.mirror)?)
+    }
+
+    /// What is known of its epochs outside the quorum store: by a repository, by agents.
+    pub fn elsewhere(
+        &self,
+        control: &Control,
+        service: &Service,
+        archived: Option<KnownEpoch>,
+    ) -> Outcome<Elsewhere> {
+        let view = self.view(control, service)?;
+        let tokens = view.status.values().map(|seen| seen.value.token.epoch);
+        Ok(Elsewhere { archived, remembered: tokens.max().unwrap_or_default() })
+    }
+
+    /// Why nobody acts on its record; none if nothing speaks against it.
+    pub fn refusal(
+        &self,
+        control: &Control,
+        service: &Service,
+        elsewhere: &Elsewhere,
+    ) -> Outcome<Option<Failure>> {
+        let view = self.view(control, service)?;
+        let Some(record) = &view.record else { return Ok(None) };
+        Ok(elsewhere.refuse(service, &control.keys, &self.mirror, &record.value)?)
     }
 
     /// What observers say of it.

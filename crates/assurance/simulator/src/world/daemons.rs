@@ -44,6 +44,7 @@ impl World {
         let name = sim.name_of(process);
         let mut memory = SimMemory::new(&self.plant, &name, &self.files[place].node);
         memory.mutant = self.mutant;
+        let epochs = SimArchive::new(&self.plant, process);
         let notes = self.plant.clone();
         sim.spawn(process, async move {
             let ports = agent::Ports {
@@ -51,6 +52,7 @@ impl World {
                 store: &store,
                 instance: &instance,
                 memory: &memory,
+                epochs: &epochs,
                 deadline: &|_| {},
                 note: &|text| notes.sim.note_of(process, text),
             };

@@ -11,6 +11,7 @@ use lifeboat_quorum::{Desired, EpochRecord, EpochState, Goal, Instance, Progress
 use lifeboat_telemetry::Outcome;
 
 use super::Agent;
+use crate::inquiry::spoken;
 
 /// How long an order that failed rests before it is tried again.
 const FIRST_PAUSE: Duration = Duration::from_millis(200);
@@ -28,18 +29,22 @@ impl Agent<'_> {
     /// Does what is to be done, for ever.
     pub(super) async fn do_duty(&self) {
         loop {
-            match self.ports.instance.inspect().await {
-                Ok(instance) => self.set_instance(instance),
-                Err(failure) => {
-                    self.note(format!("the instance cannot be inspected: {failure}"));
-                    self.set_instance(Instance::Unclear);
-                }
-            }
-            let is_read = self.mirror.borrow().is_read();
-            if is_read && !self.keep_safe().await {
-                self.obey().await;
-            }
+            self.do_once().await;
             self.ports.timer.sleep(self.settings.poll).await;
+        }
+    }
+
+    pub(super) async fn do_once(&self) {
+        match self.ports.instance.inspect().await {
+            Ok(instance) => self.set_instance(instance),
+            Err(failure) => {
+                self.note(format!("the instance cannot be inspected: {failure}"));
+                self.set_instance(Instance::Unclear);
+            }
+        }
+        let is_read = self.mirror.borrow().is_read();
+        if is_read && !self.keep_safe().await {
+            self.obey().await;
         }
     }
 
@@ -62,9 +67,11 @@ impl Agent<'_> {
         let foreign = !record
             .as_ref()
             .is_some_and(|record| record.may_renew(&self.settings.database, &self.settings.node));
+        let older = primary && record.as_ref().is_some_and(|record| self.refusal(record).is_some());
         let why = match (revoked && (primary || unclear), primary && foreign && !self.is_live()) {
             (true, _) => "its epoch is being revoked",
             (_, true) => "it takes writes, and is not the holder",
+            _ if older => "it takes writes, and a higher epoch than its own was begun",
             _ => return false,
         };
         self.note(format!("killing the instance: {why}"));
@@ -81,7 +88,13 @@ impl Agent<'_> {
 
     /// Carries the order out, if it is one that may be.
     async fn obey(&self) {
-        let Some(order) = self.order() else { return };
+        let refusal = self.record().and_then(|(record, _)| self.refusal(&record));
+        if let Some(failure) = refusal {
+            let why = spoken(&failure);
+            self.note(why.clone());
+            return self.set_progress(Progress::Failed { why });
+        }
+        let Some(order) = self.order().filter(|order| self.may_begin(&order.goal)) else { return };
         if !self.accept(&order) || self.rests(order.token) {
             return;
         }

@@ -27,13 +27,17 @@ impl Agent<'_> {
         let renew = self.settings.service.timing.renew;
         loop {
             let began = self.now();
-            if let Renewal::Changed = self.renew().await {
-                // Something else about the record was written: that is no reason to lose a turn.
-                if self.read().await.is_ok() {
-                    self.renew().await;
-                }
-            }
+            self.renew_once().await;
             self.rest(began, renew).await;
+        }
+    }
+
+    pub(super) async fn renew_once(&self) {
+        if let Renewal::Changed = self.renew().await {
+            // Something else about the record was written: that is no reason to lose a turn.
+            if self.read().await.is_ok() {
+                self.renew().await;
+            }
         }
     }
 
@@ -73,7 +77,7 @@ impl Agent<'_> {
     /// Whether there is a lease to keep: the record lets us, and an order of its epoch wants it.
     fn wants(&self, record: &EpochRecord) -> bool {
         let settings = self.settings;
-        if !record.may_renew(&settings.database, &settings.node) {
+        if !record.may_renew(&settings.database, &settings.node) || !self.trusts(record) {
             return false;
         }
         let Some(order) = self.order() else { return false };

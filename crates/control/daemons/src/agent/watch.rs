@@ -20,14 +20,25 @@ impl Agent<'_> {
     pub(super) async fn read(&self) -> Result<(), StoreError> {
         let Self { settings, ports, .. } = self;
         let prefix = settings.keys.service(&settings.service.name);
-        let since = self.mirror.borrow().revision();
+        let (since, began) = (self.mirror.borrow().revision(), self.now());
         let snapshot = ports.store.read(&prefix, since).await?;
         let now = self.now();
+        if snapshot.revision < since {
+            self.inquiry.doubt();
+        }
         let changed = self.mirror.borrow_mut().take(snapshot, now);
         self.read_at.set(Some(now));
-        if changed.is_empty() {
-            return Ok(());
+        if !changed.is_empty() {
+            self.look_again()?;
         }
+        let epoch = self.record().map_or(0, |(record, _)| record.epoch);
+        self.inquiry.saw((began, now), settings.service.timing.lease, epoch);
+        Ok(())
+    }
+
+    /// Sees the service as it stands in the mirror now.
+    fn look_again(&self) -> Result<(), StoreError> {
+        let settings = self.settings;
         let view = View::of(&settings.service, &settings.keys, &self.mirror.borrow())?;
         if let Some(lease) = view.leases.get(&settings.database) {
             let mut known = self.lease.get();

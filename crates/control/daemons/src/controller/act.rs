@@ -3,17 +3,16 @@
 use std::time::Duration;
 
 use lifeboat_failover::{
-    Evidence, Judgement, Next, Proposal, Seen, Service, Turn, Verdict, View, Wanted, Writes,
-    advance, judge, start, upkeep,
+    Evidence, Judgement, Next, Seen, Service, Turn, Verdict, View, Wanted, Writes, advance, judge,
+    start, upkeep,
 };
 use lifeboat_model::RegionName;
-use lifeboat_quorum::{
-    Beginning, Commit, EpochRecord, Fence, Seen as Sight, Transaction, Transition,
-};
-use lifeboat_telemetry::{Code, Outcome};
-use lifeboat_workflow::{Change, Kind, Run};
+use lifeboat_quorum::{Commit, EpochRecord, Seen as Sight, Transaction};
+use lifeboat_telemetry::Outcome;
+use lifeboat_workflow::{Kind, Run};
 
 use super::Controller;
+use crate::inquiry::spoken;
 
 /// A run makes this many transitions at most before other services have their turn.
 const CHAIN: usize = 16;
@@ -23,6 +22,9 @@ impl Controller<'_> {
         let mut now = now;
         for _ in 0..CHAIN {
             let Some(view) = self.views.borrow().get(&service.name).cloned() else { return };
+            if !self.trusts(service, &view) {
+                return;
+            }
             let wrote = match &view.run {
                 Some((run, observed)) => self.carry_on(service, &view, run, *observed, now).await,
                 None => self.keep_or_judge(service, &view, now).await,
@@ -53,7 +55,7 @@ impl Controller<'_> {
         }
     }
 
-    async fn carry_on(
+    pub(super) async fn carry_on(
         &self,
         service: &Service,
         view: &View,
@@ -78,17 +80,23 @@ impl Controller<'_> {
         match advance(&turn) {
             Next::Wait(_) => false,
             Next::Write(writes) => self.write(service, record, run, &writes).await,
-            Next::Begin(proposal) => {
-                match self.begin(service, view, record, run, *proposal).await {
-                    Ok(writes) => self.write(service, record, run, &writes).await,
-                    Err(failure) => {
-                        self.note(format!(
-                            "the next epoch cannot begin: {}",
-                            failure.full_message()
-                        ));
-                        false
-                    }
-                }
+            Next::Choose(proposal) => {
+                let chosen = self.choose(&turn, *proposal).await;
+                self.write_epoch(&turn, chosen).await
+            }
+            Next::Begin(next) => {
+                let begun = self.begin(&turn, *next).await;
+                self.write_epoch(&turn, begun).await
+            }
+        }
+    }
+
+    async fn write_epoch(&self, turn: &Turn<'_>, writes: Outcome<Writes>) -> bool {
+        match writes {
+            Ok(writes) => self.write(turn.service, turn.record, turn.run, &writes).await,
+            Err(failure) => {
+                self.note(format!("the next epoch cannot begin: {}", spoken(&failure)));
+                false
             }
         }
     }
@@ -119,47 +127,6 @@ impl Controller<'_> {
             service.name, run.plan.run, writes.change, writes.evidence
         );
         self.commit(&what, transaction).await
-    }
-
-    /// The number of the next epoch exceeds all that any repository or agent has seen; its object
-    /// comes before its record (F9).
-    async fn begin(
-        &self,
-        service: &Service,
-        view: &View,
-        record: &Seen<EpochRecord>,
-        run: &Run,
-        proposal: Proposal,
-    ) -> Outcome<Writes> {
-        let archived = self.ports.epochs.highest(&service.name).await;
-        let archived = archived.ok().flatten().map_or(0, |known| known.epoch);
-        let seen = view.status.values().map(|seen| seen.value.token.epoch).max();
-        let epoch = record.value.epoch.max(archived).max(seen.unwrap_or(0)).saturating_add(1);
-        let at = self.ports.clock.now();
-        let Proposal { region, holders, proof, synchronous, degraded } = proposal;
-        let fence = Fence { epoch: record.value.epoch, proof, at };
-        let spec = service.digest.clone();
-        let beginning =
-            Beginning { epoch, region, holders, fence, synchronous, degraded, at, spec };
-        let next = record.value.apply(Transition::Begin(Box::new(beginning)));
-        let next = match next {
-            Ok(next) => next,
-            Err(error) => return Ok(Writes::new(Change::Failed, error.to_string())),
-        };
-        let known = self.ports.epochs.record(&service.name, &next).await;
-        let known = match known {
-            Ok(regions) => regions.iter().map(RegionName::as_str).collect::<Vec<_>>().join(", "),
-            // A number that another holder has must never be given again.
-            Err(failure)
-                if run.plan.kind == Kind::Failover && failure.code() != Code::EpochTaken =>
-            {
-                self.note(format!("no repository took the epoch: {}", failure.full_message()));
-                "no repository".to_owned()
-            }
-            Err(failure) => return Err(failure),
-        };
-        let evidence = format!("epoch {epoch} for {}, known to {known}", next.region);
-        Ok(Writes::new(Change::Done, evidence).record(next))
     }
 
     async fn keep_or_judge(&self, service: &Service, view: &View, now: Duration) -> bool {

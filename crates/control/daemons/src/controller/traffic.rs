@@ -64,9 +64,13 @@ impl Controller<'_> {
         }
     }
 
-    fn serving(&self, name: &ServiceName) -> Option<EpochRecord> {
+    pub(super) fn serving(&self, name: &ServiceName) -> Option<EpochRecord> {
         let views = self.views.borrow();
-        let record = &views.get(name)?.record.as_ref()?.value;
+        let view = views.get(name)?;
+        let record = &view.record.as_ref()?.value;
+        if !self.trusts(self.settings.services.get(name)?, view) {
+            return None;
+        }
         (record.state == EpochState::Serving).then(|| record.clone())
     }
 

@@ -9,7 +9,7 @@ use futures::future::{LocalBoxFuture, join_all};
 use lifeboat_environment::Environment;
 use lifeboat_model::{RegionName, ServiceName, Spec};
 use lifeboat_objects::{Created, Key, Location, Options, Store};
-use lifeboat_quorum::EpochRecord;
+use lifeboat_quorum::{EpochRecord, Nodes, RunId};
 use lifeboat_repository::access;
 use lifeboat_repository::crypt::SigningKey;
 use lifeboat_repository::epoch::{self, Epoch, EpochBody};
@@ -39,8 +39,10 @@ pub struct Away {
 pub struct RepositoryEpochs {
     environment: Environment,
     regions: Vec<Region>,
-    label: String,
-    writer: WriterKey,
+    /// Who signs; none for who only asks.
+    writer: Option<WriterKey>,
+    /// Regions that cannot even be asked.
+    closed: Vec<Away>,
     away: RefCell<Vec<Away>>,
 }
 
@@ -82,31 +84,35 @@ impl RepositoryEpochs {
         Self::at(&places, environment, writer)
     }
 
+    /// Over all repositories of the spec, to ask them alone. What cannot be opened as the spec says
+    /// is passed over, as one that is away: nobody may need a repository to serve.
+    pub fn reading(spec: &Spec, environment: &Environment) -> Self {
+        let (mut regions, mut closed) = (Vec::new(), Vec::new());
+        for (name, settings) in &spec.regions {
+            let location = access::location(&settings.repository, environment);
+            match location.and_then(|location| Region::at(name, &location, environment)) {
+                Ok(region) => regions.push(region),
+                Err(failure) => {
+                    closed.push(Away { region: name.clone(), why: failure.full_message() })
+                }
+            }
+        }
+        let environment = environment.clone();
+        Self { environment, regions, writer: None, closed, away: RefCell::default() }
+    }
+
     /// Over repositories in these places.
     pub fn at(
         places: &[(RegionName, Location)],
         environment: &Environment,
         writer: WriterKey,
     ) -> Outcome<Self> {
-        let options = Options {
-            attempt_timeout: LIMIT,
-            deadline: LIMIT,
-            first_pause: Duration::from_millis(20),
-            ..Options::default()
-        };
-        let region = |(name, location): &(RegionName, Location)| {
-            Ok(Region {
-                name: name.clone(),
-                store: Store::open(location, environment, options)?,
-                opened: RefCell::default(),
-                failed: RefCell::default(),
-            })
-        };
+        let region = |(name, location): &(_, _)| Region::at(name, location, environment);
         Ok(Self {
             environment: environment.clone(),
             regions: places.iter().map(region).collect::<Outcome<_>>()?,
-            label: writer.label().to_owned(),
-            writer,
+            writer: Some(writer),
+            closed: Vec::new(),
             away: RefCell::default(),
         })
     }
@@ -135,7 +141,7 @@ impl RepositoryEpochs {
             }
         });
         let answers = join_all(answers).await;
-        let (mut good, mut away) = (Vec::new(), Vec::new());
+        let (mut good, mut away) = (Vec::new(), self.closed.clone());
         for (region, answer) in self.regions.iter().zip(answers) {
             *region.failed.borrow_mut() = answer.is_err().then(now);
             match answer {
@@ -160,8 +166,13 @@ impl RepositoryEpochs {
         let answers = self.ask(|region| region.highest(service)).await?;
         let numbers = answers.iter().filter_map(|(_, found)| Some(found.as_ref()?.number));
         let Some(highest) = numbers.max() else { return Ok(None) };
-        let mut known =
-            KnownEpoch { epoch: highest.into(), region: None, repositories: Vec::new() };
+        let mut known = KnownEpoch {
+            epoch: highest.into(),
+            region: None,
+            holders: Nodes::new(),
+            run: None,
+            repositories: Vec::new(),
+        };
         let mut objects: Vec<&(Bytes, EpochBody)> = Vec::new();
         for (region, found) in &answers {
             if let Some(found) = found.as_ref().filter(|found| found.number == highest) {
@@ -171,7 +182,10 @@ impl RepositoryEpochs {
         }
         let Some((first, others)) = objects.split_first() else { return Ok(Some(known)) };
         if others.iter().all(|(_, other)| other.is_same_grant(&first.1)) {
-            known.region = first.1.region.parse().ok();
+            if let Some((region, holders)) = grant(&first.1) {
+                (known.region, known.holders) = (Some(region), holders);
+                known.run = first.1.run.map(RunId);
+            }
             let behind = answers
                 .iter()
                 .filter(|(_, found)| found.as_ref().is_none_or(|found| found.number < highest));
@@ -187,8 +201,14 @@ impl RepositoryEpochs {
         service: &ServiceName,
         record: &EpochRecord,
     ) -> Outcome<Vec<RegionName>> {
-        let body = self.body(service, record)?;
-        let signer = self.writer.signing()?;
+        let Some(writer) = &self.writer else {
+            return Err(Failure::new(
+                Code::WriterKeyMissing,
+                "there is no writer key to sign an epoch",
+            ));
+        };
+        let body = body(writer.label(), service, record)?;
+        let signer = writer.signing()?;
         let answers = self.ask(|region| region.create(&body, &signer)).await?;
         let mut having = Vec::new();
         for (region, has) in answers {
@@ -198,24 +218,6 @@ impl RepositoryEpochs {
             }
         }
         Ok(having)
-    }
-
-    fn body(&self, service: &ServiceName, record: &EpochRecord) -> Outcome<EpochBody> {
-        let internal = |why: &str| Failure::new(Code::Internal, why.to_owned());
-        let epoch = u32::try_from(record.epoch)
-            .map_err(|_| internal("the number of an epoch is too high for a repository"))?;
-        let holders = record.holders.iter();
-        let whole = serde_json::to_value(record);
-        Ok(EpochBody {
-            service: service.to_string(),
-            epoch,
-            region: record.region.to_string(),
-            holders: holders.map(|(name, node)| (name.to_string(), node.to_string())).collect(),
-            run: record.run.map(|run| run.0),
-            writer: self.label.clone(),
-            created_at: self.environment.clock().now(),
-            record: whole.map_err(|error| internal("no JSON of an epoch").because(error))?,
-        })
     }
 }
 
@@ -237,6 +239,21 @@ impl EpochArchive for RepositoryEpochs {
 }
 
 impl Region {
+    fn at(name: &RegionName, location: &Location, environment: &Environment) -> Outcome<Self> {
+        let options = Options {
+            attempt_timeout: LIMIT,
+            deadline: LIMIT,
+            first_pause: Duration::from_millis(20),
+            ..Options::default()
+        };
+        Ok(Self {
+            name: name.clone(),
+            store: Store::open(location, environment, options)?,
+            opened: RefCell::default(),
+            failed: RefCell::default(),
+        })
+    }
+
     fn limit(&self, now: Duration) -> Duration {
         let recently = self.failed.borrow().is_some_and(|at| now.saturating_sub(at) < MOMENT);
         if recently { SHORT } else { LIMIT }
@@ -300,6 +317,32 @@ impl Region {
             Err(failure) => Err(failure),
         }
     }
+}
+
+/// For whom an object was created; none if that has no names of a spec.
+fn grant(body: &EpochBody) -> Option<(RegionName, Nodes)> {
+    let node =
+        |(database, node): (&String, &String)| Some((database.parse().ok()?, node.parse().ok()?));
+    Some((body.region.parse().ok()?, body.holders.iter().map(node).collect::<Option<_>>()?))
+}
+
+fn body(writer: &str, service: &ServiceName, record: &EpochRecord) -> Outcome<EpochBody> {
+    let internal = |why: &str| Failure::new(Code::Internal, why.to_owned());
+    let epoch = u32::try_from(record.epoch)
+        .map_err(|_| internal("the number of an epoch is too high for a repository"))?;
+    let holders = record.holders.iter();
+    let whole = serde_json::to_value(record);
+    Ok(EpochBody {
+        service: service.to_string(),
+        epoch,
+        region: record.region.to_string(),
+        holders: holders.map(|(name, node)| (name.to_string(), node.to_string())).collect(),
+        run: record.run.map(|run| run.0),
+        writer: writer.to_owned(),
+        // The journal's, not this process's: whoever creates it creates the same.
+        created_at: record.began,
+        record: whole.map_err(|error| internal("no JSON of an epoch").because(error))?,
+    })
 }
 
 /// Brings the highest epoch to regions that were away when it began; those that have it now.

@@ -42,8 +42,13 @@ impl Turn<'_> {
                 write(Writes::new(Change::Done, "receivers and standbys have their orders"))
             }
             Step::Salvage => self.look_at_answers(&self.run.plan.new.clone(), COMPLETE),
+            // What was chosen cannot be read: it is chosen again.
+            Step::Begin => match self.run.chosen() {
+                Some(record) => Next::Begin(Box::new(record)),
+                None => self.begin(step),
+            },
             // These are done in the transaction that begins them.
-            Step::Begin | Step::Serve | Step::Report => self.begin(step),
+            Step::Serve | Step::Report => self.begin(step),
         }
     }
 

@@ -3,7 +3,7 @@ use std::time::Duration;
 use jiff::Timestamp;
 use lifeboat_model::{Lsn, Timeline};
 use lifeboat_quorum::{Beginning, EpochState, Fence, FenceProof, Goal, Instance, Transition};
-use lifeboat_workflow::{Change, Kind, Step, StepState};
+use lifeboat_workflow::{Change, Kind, Run, Step, StepState};
 
 use super::world::{World, name, primary, standby};
 use crate::{Mirror, Next, Turn, Wanted, Writes, advance, start};
@@ -43,7 +43,8 @@ fn turn(world: &mut World) -> Option<String> {
     let writes = match advance(&turn) {
         Next::Wait(why) => return Some(why),
         Next::Write(writes) => *writes,
-        Next::Begin(proposal) => {
+        Next::Begin(next) => Writes::new(Change::Done, "").record(*next),
+        Next::Choose(proposal) => {
             let fence = Fence {
                 epoch: record.value.epoch,
                 proof: proposal.proof,
@@ -60,7 +61,7 @@ fn turn(world: &mut World) -> Option<String> {
                 spec: String::new(),
             };
             let next = record.value.apply(Transition::Begin(Box::new(beginning))).unwrap();
-            Writes::new(Change::Done, "").record(next)
+            Writes { facts: Run::choice(&next), ..Writes::new(Change::Started, "") }
         }
     };
     let read = (&record.value, record.revision);

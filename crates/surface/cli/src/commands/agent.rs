@@ -8,7 +8,7 @@ use std::time::Duration;
 use futures::future::{LocalBoxFuture, select};
 use lifeboat_daemons::{agent, primary, receiver};
 use lifeboat_drivers::postgres::{PostgresInstance, Settings as InstanceSettings};
-use lifeboat_drivers::{FileMemory, ReceiverProcess, ReceiverSettings};
+use lifeboat_drivers::{FileMemory, ReceiverProcess, ReceiverSettings, RepositoryEpochs};
 use lifeboat_environment::{SystemTimer, Timer};
 use lifeboat_failover::Service;
 use lifeboat_model::spec::OnQuorumLoss;
@@ -185,11 +185,13 @@ async fn keep_node(
     let told = |deadline: Duration| word.primary_until(deadline);
     let timer = primary::WatchedTimer::new(&SystemTimer, word.clone());
     let instance = primary::WatchedInstance::new(&instance, &SystemTimer, word.clone());
+    let epochs = RepositoryEpochs::reading(&site.spec, &context.environment);
     let ports = agent::Ports {
         timer: &timer,
         store: control.store.as_ref(),
         instance: &instance,
         memory: &memory,
+        epochs: &epochs,
         deadline: &told,
         note: &said,
     };

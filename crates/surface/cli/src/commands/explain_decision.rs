@@ -60,7 +60,18 @@ pub fn run(args: &Args, context: &Context) -> Outcome<Explained> {
     let site = Site::open_anywhere(context)?;
     let control = Control::open(&site)?;
     let service = control.service(&args.service)?;
-    let sight = control.read_twice()?;
+    let (sight, elsewhere) = control.read_all(&site)?;
+    if let Some(failure) = elsewhere
+        .get(&service.name)
+        .map(|elsewhere| sight.refusal(&control, service, elsewhere))
+        .transpose()?
+        .flatten()
+    {
+        let hint = failure.hint_text().unwrap_or_default();
+        let reasons = vec![format!("{}: {failure}.", failure.code().text()), hint.to_owned()];
+        let service = service.name.to_string();
+        return Ok(Explained { service, verdict: "stuck", to: None, reasons });
+    }
     let view = sight.view(&control, service)?;
     let voices = sight.voices(&control, &service.name)?;
     let began = view.record.as_ref().map(|seen| seen.value.began);

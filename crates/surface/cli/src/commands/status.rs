@@ -1,10 +1,11 @@
 //! `lifeboat status`: one line a service: who writes, how safe that is, and who could take over.
 
+use std::collections::BTreeMap;
 use std::time::Duration;
 
 use lifeboat_environment::{SystemTimer, Timer};
-use lifeboat_failover::{Service, View, candidate};
-use lifeboat_model::{DatabaseName, NodeName};
+use lifeboat_failover::{Elsewhere, Service, View, candidate};
+use lifeboat_model::{DatabaseName, NodeName, ServiceName};
 use lifeboat_quorum::{Instance, Progress};
 use lifeboat_telemetry::{Outcome, bytes, duration};
 use schemars::JsonSchema;
@@ -56,6 +57,8 @@ pub struct ServiceStatus {
     rpo_objective_ms: u64,
     /// Since when, and why, a promise is not held.
     degraded: Option<String>,
+    /// Why nobody acts on the epoch, where a higher one is known elsewhere; null if none is.
+    refused: Option<String>,
     /// The nodes of its databases.
     nodes: Vec<NodeShown>,
     /// What keeps the other region from taking over; empty if nothing does.
@@ -128,6 +131,9 @@ impl ServiceStatus {
             strong(&self.service),
             self.rpo_now
         );
+        if let Some(refused) = &self.refused {
+            line += &format!("  {} {refused}\n", Mark::Bad.paint("refused:"));
+        }
         if let Some(degraded) = &self.degraded {
             line += &format!("  {} {degraded}\n", Mark::Bad.paint("degraded:"));
         }
@@ -139,23 +145,35 @@ impl ServiceStatus {
 pub fn run(args: &Args, context: &Context) -> Outcome<Status> {
     let site = Site::open_anywhere(context)?;
     let control = Control::open(&site)?;
-    let mut sight = control.read_twice()?;
-    let mut status = Status::of(&control, &sight)?;
+    let (mut sight, elsewhere) = control.read_all(&site)?;
+    let mut status = Status::of(&control, &sight, &elsewhere)?;
     while args.watch && !context.cancel.is_requested() {
         // Home, then clear: a terminal shows one page.
         context.reporter.note(format!("\u{1b}[H\u{1b}[J{}", status.text()));
         control.runtime.block_on(async { SystemTimer.sleep(WATCH_EVERY).await });
         control.read_again(&mut sight)?;
-        status = Status::of(&control, &sight)?;
+        status = Status::of(&control, &sight, &elsewhere)?;
     }
     Ok(status)
 }
 
 impl Status {
-    fn of(control: &Control, sight: &Sight) -> Outcome<Self> {
+    fn of(
+        control: &Control,
+        sight: &Sight,
+        elsewhere: &BTreeMap<ServiceName, Elsewhere>,
+    ) -> Outcome<Self> {
         let one = |service: &Service| {
             let view = sight.view(control, service)?;
-            Ok(ServiceStatus::of(service, &view, Sight::now()))
+            let mut status = ServiceStatus::of(service, &view, Sight::now());
+            if let Some(elsewhere) = elsewhere.get(&service.name)
+                && let Some(failure) = sight.refusal(control, service, elsewhere)?
+            {
+                let hint = failure.hint_text().unwrap_or_default();
+                let code = failure.code().text();
+                status.refused = Some(format!("{code}: {failure}. {hint}"));
+            }
+            Ok(status)
         };
         Ok(Self { services: control.services.values().map(one).collect::<Outcome<_>>()? })
     }
@@ -185,6 +203,7 @@ impl ServiceStatus {
             rpo_now: rpo_now(service, view, &nodes),
             rpo_objective_ms: u64::try_from(service.rpo.as_millis()).unwrap_or(u64::MAX),
             degraded,
+            refused: None,
             not_ready: ready.and_then(Result::err).unwrap_or_default(),
             nodes,
         }

@@ -2,9 +2,7 @@ use std::collections::BTreeMap;
 use std::fs;
 
 use anyhow::{Result, ensure};
-use jiff::Timestamp;
 use lifeboat_environment::{Clock, SystemClock};
-use lifeboat_quorum::{Beginning, Fence, FenceProof, RunId};
 use lifeboat_repository::keys::{Encryption, OpenWith, VaultSecrets, make_slot};
 use lifeboat_repository::object::ObjectType;
 use lifeboat_repository::regions::Regions;
@@ -13,6 +11,7 @@ use lifeboat_repository::{enroll, layout};
 use lifeboat_testkit::store::{Fault, FaultProxy, Profile, S3Server};
 
 use super::*;
+use crate::epochs::tests::{record, suite};
 
 /// East in a directory, west in a store that can fail; two writers, and one of nobody.
 struct Site {
@@ -86,24 +85,26 @@ async fn make(
     Ok(Repository::create(store, format, &secrets.root()?).await?)
 }
 
-fn record(epoch: u64, region: &str, run: u64) -> Result<EpochRecord> {
-    let fence = Fence { epoch: 1, proof: FenceProof::NoHolder, at: Timestamp::UNIX_EPOCH };
-    let mut record = EpochRecord::first(Beginning {
-        epoch,
-        region: region.parse()?,
-        holders: [("ledger".parse()?, format!("{region}-1").parse()?)].into(),
-        fence,
-        synchronous: lifeboat_quorum::Synchronous::default(),
-        degraded: None,
-        at: Timestamp::UNIX_EPOCH,
-        spec: String::new(),
-    });
-    record.run = Some(RunId(run));
-    Ok(record)
-}
-
 fn names(regions: &[RegionName]) -> Vec<&str> {
     regions.iter().map(RegionName::as_str).collect()
+}
+
+#[tokio::test]
+async fn repositories_behave_as_an_archive() -> Result<()> {
+    let site = Site::start().await?;
+    suite(&site.archive(0)?, &site.archive(1)?).await
+}
+
+#[tokio::test]
+async fn who_creates_the_same_with_the_same_key_creates_the_same_bytes() -> Result<()> {
+    let site = Site::start().await?;
+    let service: ServiceName = "payments".parse()?;
+    site.archive(0)?.record(&service, &record(1, "east", 1)?).await?;
+    let first = fs::read(site.object(1))?;
+    fs::remove_file(site.object(1))?;
+    site.archive(0)?.record(&service, &record(1, "east", 1)?).await?;
+    ensure!(fs::read(site.object(1))? == first);
+    Ok(())
 }
 
 #[tokio::test]

@@ -10,12 +10,9 @@ use serde::Serialize;
 
 use super::run_of;
 use crate::context::Context;
-use crate::control::{Control, person};
+use crate::control::{Control, FENCE_STATEMENT, person};
 use crate::output::Report;
 use crate::site::Site;
-
-/// What must be typed to go on without a proof that nobody writes any more.
-const FENCE_STATEMENT: &str = "the old primary cannot write";
 
 /// Try the step at which a run waits again
 #[derive(Debug, clap::Args)]
