@@ -124,6 +124,7 @@ fn service(chance: &mut Chance, timing: Timing) -> Service {
             .collect(),
         receivers: if streamed { regions.clone() } else { Vec::new() },
         remote,
+        degrade_after: None,
     };
     let names: &[&str] = if chance.permille(150) { &["audit", "ledger"] } else { &["ledger"] };
     let databases: BTreeMap<DatabaseName, Database> =

@@ -16,7 +16,7 @@ use std::time::Duration;
 
 use lifeboat_drivers::{EpochArchive, Probe, TrafficDriver};
 use lifeboat_environment::{Clock, Timer};
-use lifeboat_failover::{Judgement, Mirror, Service, View, Voice};
+use lifeboat_failover::{Judgement, Mirror, Service, Stalls, View, Voice};
 use lifeboat_model::{RegionName, ServiceName};
 use lifeboat_quorum::{EpochState, Keys, Observations, Store, StoreError};
 
@@ -75,6 +75,8 @@ struct Controller<'a> {
     /// What traffic does not do yet, by service and the epoch that it was looked at in.
     traffic: RefCell<BTreeMap<ServiceName, (u64, Vec<String>)>>,
     judgements: RefCell<BTreeMap<ServiceName, Judgement>>,
+    /// For how long commits have been waiting for receivers, by service.
+    stalls: RefCell<BTreeMap<ServiceName, Stalls>>,
     /// What is known of each service's epochs from elsewhere.
     inquiries: BTreeMap<ServiceName, Inquiry>,
     /// Services whose record is older than that.
@@ -104,6 +106,7 @@ impl<'a> Controller<'a> {
             moved: RefCell::default(),
             traffic: RefCell::default(),
             judgements: RefCell::default(),
+            stalls: RefCell::default(),
             inquiries: settings
                 .services
                 .keys()

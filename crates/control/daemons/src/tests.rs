@@ -25,7 +25,7 @@ where
 /// Two regions, one database.
 pub fn service() -> Service {
     let nodes = BTreeMap::from([(name("east-1"), name("east")), (name("west-1"), name("west"))]);
-    let database = Database { nodes, receivers: Vec::new(), remote: 0 };
+    let database = Database { nodes, receivers: Vec::new(), remote: 0, degrade_after: None };
     Service {
         name: name("payments"),
         home: name("east"),
@@ -127,6 +127,7 @@ impl FakeInstance {
             timeline: Timeline(1),
             flushed: Lsn(100),
             standbys: Vec::new(),
+            receivers: Vec::new(),
             stalled: false,
         };
     }

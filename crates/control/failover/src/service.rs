@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
-use lifeboat_model::spec::{Service as ServiceSpec, Spec, WalMode};
+use lifeboat_model::spec::{OnLoss, Service as ServiceSpec, Spec, WalMode};
 use lifeboat_model::{DatabaseId, DatabaseName, NodeName, RegionName, ServiceName};
 use lifeboat_quorum::{Nodes, Synchronous, Timing};
 use lifeboat_telemetry::{Code, Failure, Outcome};
@@ -40,6 +40,8 @@ pub struct Database {
     pub receivers: Vec<RegionName>,
     /// How many receivers outside the region that writes a commit waits for.
     pub remote: u8,
+    /// How long commits wait for receivers that are lost before they go on without; none for ever.
+    pub degrade_after: Option<Duration>,
 }
 
 /// When a service may move by itself.
@@ -127,7 +129,12 @@ fn databases(service: &ServiceSpec) -> BTreeMap<DatabaseName, Database> {
         let nodes = database.nodes.iter().map(|(node, one)| (node.clone(), one.region.clone()));
         let receivers = if stream { database.wal.receivers.clone() } else { Vec::new() };
         let remote = if stream { remote } else { 0 };
-        (name.clone(), Database { nodes: nodes.collect(), receivers, remote })
+        let on_loss = database.wal.acknowledge.as_ref().map(|settings| settings.on_loss);
+        let degrade_after = match on_loss {
+            Some(OnLoss::DegradeAfter(wait)) => Some(wait.duration()),
+            Some(OnLoss::Block) | None => None,
+        };
+        (name.clone(), Database { nodes: nodes.collect(), receivers, remote, degrade_after })
     };
     service.databases.iter().map(one).collect()
 }

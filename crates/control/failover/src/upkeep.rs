@@ -6,13 +6,13 @@ use std::time::Duration;
 use jiff::Timestamp;
 use lifeboat_model::{DatabaseName, NodeName, RegionName};
 use lifeboat_quorum::{
-    Desired, EpochRecord, EpochState, Goal, Instance, Keys, Progress, ReceiverGoal, Return, Token,
-    Transaction, Transition,
+    Degraded, Desired, EpochRecord, EpochState, Goal, Instance, Keys, Progress, ReceiverGoal,
+    Return, Synchronous, Token, Transaction, Transition,
 };
 
 use crate::candidate::ABSENT_AFTER;
 use crate::view::{Seen, View};
-use crate::{Service, names};
+use crate::{Service, Stalls, names};
 
 /// Orders of upkeep come after all steps of the run before, and before the next run.
 const STEP: u32 = 1_000_000;
@@ -54,20 +54,28 @@ impl Upkeep {
 }
 
 /// What is to be written while no run is at work; none if everything is as it should be.
-pub fn upkeep(service: &Service, view: &View, now: Duration, at: Timestamp) -> Option<Upkeep> {
+pub fn upkeep(
+    service: &Service,
+    view: &View,
+    stalls: &Stalls,
+    now: Duration,
+    at: Timestamp,
+) -> Option<Upkeep> {
     let record = view.record.as_ref().filter(|seen| seen.value.run.is_none())?;
     match record.value.state {
         EpochState::Starting | EpochState::Serving => {}
         EpochState::Vacant | EpochState::Releasing | EpochState::Revoking => return None,
     }
-    let keeper = Keeper { service, view, record: &record.value, now, at };
-    keeper.orders().or_else(|| keeper.serve()).or_else(|| keeper.promise())
+    let keeper = Keeper { service, view, record: &record.value, stalls, now, at };
+    let serving = || keeper.serve().or_else(|| keeper.degrade()).or_else(|| keeper.promise());
+    keeper.orders().or_else(serving)
 }
 
 struct Keeper<'a> {
     service: &'a Service,
     view: &'a View,
     record: &'a EpochRecord,
+    stalls: &'a Stalls,
     now: Duration,
     at: Timestamp,
 }
@@ -158,6 +166,37 @@ impl Keeper<'_> {
         })
     }
 
+    /// `on_loss: { degrade_after: … }`: commits that have waited for so long go on with the receivers
+    /// that are there. That is recorded first; the primary hears of it by its next order.
+    fn degrade(&self) -> Option<Upkeep> {
+        let present = &self.record.synchronous;
+        if self.record.state != EpochState::Serving || present.needed == 0 {
+            return None;
+        }
+        let waited = |(database, content): (&DatabaseName, &crate::Database)| {
+            let limit = content.degrade_after?;
+            self.stalls.lasting(database, self.now).filter(|lasting| *lasting >= limit)
+        };
+        let waited = self.service.databases.iter().filter_map(waited).max()?;
+        let left: Vec<RegionName> =
+            present.receivers.iter().filter(|region| self.streams(region)).cloned().collect();
+        let needed = u8::try_from(left.len()).unwrap_or(u8::MAX).min(present.needed);
+        let why = format!(
+            "commits waited for {} s for {} of {} receivers outside {}, and {} are there",
+            waited.as_secs(),
+            present.needed,
+            present.receivers.len(),
+            self.record.region,
+            left.len()
+        );
+        // What is lost already was lost at that time.
+        let since = self.record.degraded.as_ref().map_or(self.at, |degraded| degraded.since);
+        let receivers = if needed == 0 { Vec::new() } else { left };
+        let degraded = Degraded { since, why: why.clone() };
+        let change = Transition::Synchronize(Synchronous { needed, receivers }, Some(degraded));
+        self.record_alone(change, &format!("degraded: {why}"))
+    }
+
     /// Commits wait for all receivers of the spec again, in three writes: the set is recorded while
     /// no promise is made, then it takes effect, then it is promised.
     fn promise(&self) -> Option<Upkeep> {
@@ -166,15 +205,15 @@ impl Keeper<'_> {
         }
         let wanted = self.service.synchronous(&self.record.region);
         if self.record.synchronous != wanted {
-            let ready = wanted.receivers.iter().all(|region| self.receives(region));
+            let there = |region: &RegionName| self.receives(region) && self.streams(region);
+            let ready = wanted.receivers.iter().all(there);
             if !ready && wanted.needed > 0 {
                 return None;
             }
-            let degraded =
-                self.record.degraded.clone().unwrap_or_else(|| lifeboat_quorum::Degraded {
-                    since: self.at,
-                    why: "what commits wait for is being changed".to_owned(),
-                });
+            let degraded = self.record.degraded.clone().unwrap_or_else(|| Degraded {
+                since: self.at,
+                why: "what commits wait for is being changed".to_owned(),
+            });
             let change = Transition::Synchronize(wanted, Some(degraded));
             return self.record_alone(change, "commits are to wait for all receivers again");
         }
@@ -198,6 +237,20 @@ impl Keeper<'_> {
                 seen.age(self.now) < ABSENT_AFTER
                     && seen.value.running
                     && seen.value.epoch == self.record.epoch
+            })
+        })
+    }
+
+    /// Whether every primary says, just now, that a region's receiver streams from it. A receiver that
+    /// runs and is cut off from its primary would make commits wait again.
+    fn streams(&self, region: &RegionName) -> bool {
+        self.record.holders.iter().all(|(database, node)| {
+            self.view.node(database, node).is_some_and(|seen| {
+                seen.age(self.now) < ABSENT_AFTER
+                    && matches!(
+                        &seen.value.instance,
+                        Instance::Primary { receivers, .. } if receivers.contains(region)
+                    )
             })
         })
     }

@@ -1,7 +1,7 @@
 //! What agents say of themselves. Written by the agent alone.
 
 use jiff::Timestamp;
-use lifeboat_model::{Lsn, NodeName, Timeline};
+use lifeboat_model::{Lsn, NodeName, RegionName, Timeline};
 use serde::{Deserialize, Serialize};
 
 use crate::Token;
@@ -88,6 +88,9 @@ pub enum Instance {
         flushed: Lsn,
         /// The standbys that stream from it, by node, with what each has flushed.
         standbys: Vec<(NodeName, Lsn)>,
+        /// The regions whose receivers stream from it and have caught up.
+        #[serde(default)]
+        receivers: Vec<RegionName>,
         /// Whether commits wait for more receivers than there are.
         stalled: bool,
     },

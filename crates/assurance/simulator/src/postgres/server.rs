@@ -6,13 +6,14 @@ use std::rc::Rc;
 use std::time::Duration;
 
 use lifeboat_environment::{Clock, Timer};
-use lifeboat_model::NodeName;
+use lifeboat_model::{DatabaseId, NodeName, RegionName};
 use lifeboat_quorum::Instance;
 
 use super::{Node, Request, Rule, Streamed, Written, standby};
 use crate::executor::SimTimer;
 use crate::message::Reply;
 use crate::plant::Plant;
+use crate::scene::REGIONS;
 use crate::wal::{self, Log, Record, Tip};
 
 /// Records that are streamed at once.
@@ -301,10 +302,17 @@ impl Server {
             let node = name.parse().ok().filter(|node| self.plant.is_node(node))?;
             Some((node, wal::lsn(follower.flushed)))
         });
+        let streams = |region: &RegionName| {
+            let service = "payments".parse().expect("a name");
+            let id = DatabaseId { service, database: self.node.database.clone() };
+            alive(&lifeboat_wal::receiver_name(&id, region))
+        };
+        let regions = REGIONS.iter().filter_map(|region| region.parse().ok());
         Instance::Primary {
             timeline,
             flushed: wal::lsn(disk.log.len()),
             standbys: standbys.collect(),
+            receivers: regions.filter(streams).collect(),
             stalled: memory.rule.count(alive) < memory.rule.needed(),
         }
     }

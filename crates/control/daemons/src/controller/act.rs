@@ -131,7 +131,13 @@ impl Controller<'_> {
 
     async fn keep_or_judge(&self, service: &Service, view: &View, now: Duration) -> bool {
         let Some(record) = &view.record else { return false };
-        if let Some(upkeep) = upkeep(service, view, now, self.ports.clock.now()) {
+        let kept = {
+            let mut heard = self.stalls.borrow_mut();
+            let stalls = heard.entry(service.name.clone()).or_default();
+            stalls.hear(view);
+            upkeep(service, view, stalls, now, self.ports.clock.now())
+        };
+        if let Some(upkeep) = kept {
             let transaction = upkeep.transaction(service, &self.settings.keys, record);
             let what = format!("{}: {}", service.name, upkeep.why);
             return self.commit(&what, transaction).await;

@@ -2,10 +2,11 @@
 
 use jiff::Timestamp;
 use lifeboat_cluster::wal::History;
-use lifeboat_model::{Lsn, NodeName, Timeline};
+use lifeboat_model::{Lsn, NodeName, RegionName, Timeline};
 use lifeboat_quorum::Instance;
 use lifeboat_telemetry::{Code, Failure, Outcome};
 use lifeboat_wal::acknowledge::Rule;
+use lifeboat_wal::receiver_name;
 use tokio_postgres::SimpleQueryRow;
 
 use super::session::{text, value};
@@ -62,6 +63,7 @@ pub(crate) fn answer(settings: &Settings, rows: &[SimpleQueryRow]) -> Outcome<In
         timeline: digits.map(Timeline).ok_or_else(odd)?,
         flushed: value(own, 7).ok_or_else(odd)?,
         standbys: standbys(settings, &others)?,
+        receivers: receivers(settings, &others)?,
         stalled: stalled(text(own, 9).unwrap_or_default(), &others),
     })
 }
@@ -117,6 +119,19 @@ fn standbys(settings: &Settings, rows: &[&SimpleQueryRow]) -> Outcome<Vec<(NodeN
         }
     }
     Ok(found)
+}
+
+/// The regions whose receivers stream by their own slot.
+fn receivers(settings: &Settings, rows: &[&SimpleQueryRow]) -> Outcome<Vec<RegionName>> {
+    let streams = |region: &&RegionName| {
+        let name = receiver_name(&settings.database, region);
+        rows.iter().any(|row| {
+            text(row, 1) == Some(&name)
+                && text(row, 5) == Some(&name)
+                && text(row, 3) == Some("streaming")
+        })
+    };
+    Ok(settings.database()?.wal.receivers.iter().filter(streams).cloned().collect())
 }
 
 /// Whether commits wait for more receivers than there are.

@@ -23,7 +23,7 @@ where
 pub fn service() -> Service {
     let nodes = BTreeMap::from([(name("east-1"), name("east")), (name("west-1"), name("west"))]);
     let receivers = vec![name("east"), name("west")];
-    let database = Database { nodes, receivers, remote: 1 };
+    let database = Database { nodes, receivers, remote: 1, degrade_after: None };
     Service {
         name: name("payments"),
         home: name("east"),
@@ -162,7 +162,19 @@ pub fn primary(flushed: u64) -> Instance {
         timeline: Timeline(1),
         flushed: Lsn(flushed),
         standbys: Vec::new(),
+        receivers: vec![name("east"), name("west")],
         stalled: false,
+    }
+}
+
+/// A primary to which only these receivers have a stream.
+pub fn primary_with(receivers: &[&str], stalled: bool) -> Instance {
+    Instance::Primary {
+        timeline: Timeline(1),
+        flushed: Lsn(1),
+        standbys: Vec::new(),
+        receivers: receivers.iter().map(|region| name(region)).collect(),
+        stalled,
     }
 }
 

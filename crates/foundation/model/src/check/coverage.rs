@@ -30,7 +30,7 @@ pub(crate) const ACTS_ON: [&str; 19] = [
 ];
 
 /// What it does not act on. `KEY=VALUE` means only that value.
-const NOT_YET: [(&str, &str); 29] = [
+const NOT_YET: [(&str, &str); 28] = [
     ("people.*", "nobody's role or approval is checked"),
     ("alerts.channels.[]", "nobody is told: watch exit codes and `lifeboat status`"),
     ("alerts.rules", "nothing is measured against these limits"),
@@ -57,10 +57,6 @@ const NOT_YET: [(&str, &str); 29] = [
     ("services.*.databases.*.nodes.*.patroni", "Patroni is not asked"),
     ("services.*.databases.*.backup.schedule", "no backup starts by itself: use cron or a timer"),
     ("services.*.databases.*.backup.full_every", "each backup reads every page anyway"),
-    (
-        "services.*.databases.*.wal.acknowledge.on_loss.degrade_after",
-        "commits wait until a person ends it: `lifeboat wal acknowledge --undo`",
-    ),
     ("services.*.databases.*.retention", "nothing expires and nothing is locked"),
     ("services.*.databases.*.verify", "no backup is restored to prove it"),
 ];

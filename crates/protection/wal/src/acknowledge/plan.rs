@@ -450,8 +450,9 @@ fn what_follows(
     ));
     if let OnLoss::DegradeAfter(after) = wish.acknowledge.on_loss {
         remarks.warn(
-            format!("NOT PROTECTED YET: nothing acts on degrade_after: {after}"),
-            "Commits wait as with `on_loss: block`, until somebody runs --undo.",
+            format!("degrade_after: {after} is acted on by controllers alone"),
+            "Without `lifeboat controller` and a quorum store, commits wait as with `on_loss: \
+             block`, until somebody runs --undo.",
         );
     }
 }

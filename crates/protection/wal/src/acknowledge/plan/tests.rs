@@ -239,11 +239,11 @@ fn who_has_the_slot_and_may_be_somebody_else_is_named() {
 }
 
 #[test]
-fn what_nothing_acts_on_is_said() {
+fn what_only_controllers_act_on_is_said() {
     let survey = survey("", vec![sender(1, WEST, Some(WEST))]);
     let degrade = OnLoss::DegradeAfter("30s".parse().unwrap());
     let acknowledge = Acknowledge { on_loss: degrade, ..remote(1) };
-    warned(&plan_with(&["west"], acknowledge, &survey, None, None), "NOT PROTECTED YET");
+    warned(&plan_with(&["west"], acknowledge, &survey, None, None), "by controllers alone");
     let nobody = plan_with(&["west"], remote(0), &survey, None, None);
     assert_eq!(nobody.after, "");
     assert_eq!(nobody.refusals().count(), 0);
