@@ -6,6 +6,7 @@
 //! A lease that cannot be renewed needs nobody: the guard kills at its deadline.
 
 mod duty;
+mod glass;
 mod lease;
 mod report;
 mod trust;
@@ -90,6 +91,8 @@ struct Agent<'a> {
     not_ready: RefCell<Vec<String>>,
     changed: Cell<bool>,
     inquiry: Inquiry,
+    /// Until when the instance may live by a person's permission.
+    granted: Cell<Option<Duration>>,
 }
 
 /// What is known of the lease's key.
@@ -105,6 +108,7 @@ pub async fn run(settings: &Settings, ports: &Ports<'_>) {
     futures::join!(
         agent.watch(),
         agent.inquire(),
+        agent.look_out(),
         agent.keep_lease(),
         agent.do_duty(),
         agent.report()
@@ -134,6 +138,7 @@ impl<'a> Agent<'a> {
             not_ready: RefCell::new(Vec::new()),
             changed: Cell::new(true),
             inquiry: Inquiry::new(remembered.epoch),
+            granted: Cell::new(None),
         }
     }
 }

@@ -73,6 +73,13 @@ impl Inquiry {
             elsewhere.learn(self.answer.take());
             self.phase.set(Phase::Settled);
         }
+        drop(elsewhere);
+        self.remember(epoch);
+    }
+
+    /// An epoch is known here, wherever from.
+    pub fn remember(&self, epoch: u64) {
+        let mut elsewhere = self.elsewhere.borrow_mut();
         elsewhere.remembered = elsewhere.remembered.max(epoch);
     }
 
@@ -126,6 +133,13 @@ impl Inquiry {
         if self.doubts.get() == doubts {
             self.phase.set(phase);
         }
+    }
+
+    /// The highest epoch that any repository was ever heard to have, whatever the store says.
+    pub fn heard(&self) -> Option<KnownEpoch> {
+        let archived = self.elsewhere.borrow().archived.clone();
+        let answer = self.answer.borrow().clone();
+        archived.into_iter().chain(answer).max_by_key(|known| known.epoch)
     }
 
     /// Why nothing may be done by this record; none if nothing speaks against it.

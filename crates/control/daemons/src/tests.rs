@@ -105,17 +105,31 @@ impl Timer for FakeTimer {
 
 /// An instance that does at once what it is told.
 #[derive(Debug)]
-pub struct FakeInstance(RefCell<Instance>);
+pub struct FakeInstance(RefCell<Instance>, Cell<Option<Duration>>);
 
 const DOWN: Instance = Instance::Down { timeline: Timeline(1), shut_down_at: None };
 
 impl FakeInstance {
     pub fn down() -> Self {
-        Self(RefCell::new(DOWN))
+        Self(RefCell::new(DOWN), Cell::new(None))
     }
 
     pub fn now(&self) -> Instance {
         self.0.borrow().clone()
+    }
+
+    /// It is a standby from now on, with a stream or without.
+    pub fn stream(&self, streams: bool) {
+        let mut instance = standby_status().instance;
+        if let Instance::Standby { streaming, .. } = &mut instance {
+            *streaming = streams;
+        }
+        *self.0.borrow_mut() = instance;
+    }
+
+    /// Until when it may live.
+    pub fn deadline(&self) -> Option<Duration> {
+        self.1.get()
     }
 
     pub fn is_primary(&self) -> bool {
@@ -149,7 +163,8 @@ impl InstanceDriver for FakeInstance {
         }
     }
 
-    fn extend(&self, _: Duration) -> LocalBoxFuture<'_, Outcome<()>> {
+    fn extend(&self, deadline: Duration) -> LocalBoxFuture<'_, Outcome<()>> {
+        self.1.set(Some(deadline));
         well(())
     }
 
@@ -169,7 +184,8 @@ impl InstanceDriver for FakeInstance {
         well(())
     }
 
-    fn promote(&self, _: Duration) -> LocalBoxFuture<'_, Outcome<()>> {
+    fn promote(&self, deadline: Duration) -> LocalBoxFuture<'_, Outcome<()>> {
+        self.1.set(Some(deadline));
         self.become_primary();
         well(())
     }

@@ -4,6 +4,7 @@
 
 mod endpoint;
 mod epochs;
+mod grant;
 pub mod guard;
 mod instance;
 mod memory;
@@ -14,6 +15,7 @@ pub mod traffic;
 
 pub use endpoint::{Endpoint, EndpointProbe};
 pub use epochs::{Away, EpochArchive, KnownEpoch, MemoryEpochs, Mood, RepositoryEpochs};
+pub use grant::Grant;
 pub use instance::{InstanceDriver, Killed, ShutDown, StartAs};
 pub use memory::{FileMemory, Memory};
 pub use probe::{Probe, Probed};

@@ -18,7 +18,7 @@ const FIRST_PAUSE: Duration = Duration::from_millis(200);
 const LONGEST_PAUSE: Duration = Duration::from_secs(10);
 
 /// What was done about an order just now.
-enum Step {
+pub(super) enum Step {
     /// It is as wanted.
     Done(String),
     /// On the way.
@@ -42,9 +42,12 @@ impl Agent<'_> {
                 self.set_instance(Instance::Unclear);
             }
         }
-        let is_read = self.mirror.borrow().is_read();
-        if is_read && !self.keep_safe().await {
-            self.obey().await;
+        let recorded = self.record().map_or(0, |(record, _)| record.epoch);
+        match self.grant().filter(|grant| grant.epoch > recorded) {
+            Some(grant) => self.serve_by_grant(&grant).await,
+            None if !self.mirror.borrow().is_read() => {}
+            None if self.keep_safe().await => {}
+            None => self.obey().await,
         }
     }
 
@@ -179,9 +182,19 @@ impl Agent<'_> {
         let allowed = record
             .is_some_and(|record| self.is_allowed(&record) && record.epoch == order.token.epoch);
         let deadline = self.holder.borrow().deadline().filter(|_| allowed && self.is_live());
-        let Some(deadline) = deadline else {
-            return Ok(Step::Working("waits for its lease".to_owned()));
-        };
+        match deadline {
+            Some(deadline) => self.lead(deadline, required, names).await,
+            None => Ok(Step::Working("waits for its lease".to_owned())),
+        }
+    }
+
+    /// Makes the instance a primary until `deadline`.
+    pub(super) async fn lead(
+        &self,
+        deadline: Duration,
+        required: Option<Lsn>,
+        names: &str,
+    ) -> Outcome<Step> {
         let driver = self.ports.instance;
         let instance = self.instance.borrow().clone();
         match instance {
@@ -293,7 +306,7 @@ impl Agent<'_> {
 }
 
 /// A failure in one line, with what it lists.
-fn told(failure: &lifeboat_telemetry::Failure) -> String {
+pub(super) fn told(failure: &lifeboat_telemetry::Failure) -> String {
     let mut text = failure.full_message();
     for line in failure.detail_lines() {
         text.push_str("; ");

@@ -64,10 +64,14 @@ impl Agent<'_> {
     async fn renew(&self) -> Renewal {
         let Some((record, revision)) = self.record().filter(|(record, _)| self.wants(record))
         else {
-            self.let_go();
+            match self.grant() {
+                Some(grant) => self.extend_by_grant(&grant).await,
+                None => self.let_go(),
+            }
             return Renewal::Not;
         };
-        if !self.may_count_on_instance(&record).await {
+        let releasing = record.state == EpochState::Releasing;
+        if !releasing && !self.may_count_on_instance().await {
             return Renewal::Not;
         }
         // What was read before a freeze may be old; the comparison says so.
@@ -91,10 +95,7 @@ impl Agent<'_> {
     }
 
     /// A primary is worth a lease if it commits; one that just starts has its own time for that.
-    async fn may_count_on_instance(&self, record: &EpochRecord) -> bool {
-        if record.state == EpochState::Releasing {
-            return true;
-        }
+    pub(super) async fn may_count_on_instance(&self) -> bool {
         let instance = self.instance.borrow().clone();
         let just_starts = match instance {
             Instance::Primary { .. } => false,
@@ -178,6 +179,11 @@ impl Agent<'_> {
     /// The guard hears first: what is told to others must already be true.
     async fn hold(&self, sent: Duration, record: &EpochRecord) {
         let deadline = self.holder.borrow_mut().confirmed(sent);
+        self.live_until(deadline, record.state != EpochState::Releasing).await;
+    }
+
+    /// The instance may live until then, and is told to others if it `serves`.
+    pub(super) async fn live_until(&self, deadline: Duration, serves: bool) {
         // A standby and a stopped instance get their deadline when they are started or promoted.
         let waits = matches!(
             *self.instance.borrow(),
@@ -190,13 +196,14 @@ impl Agent<'_> {
             return;
         }
         // Load balancers send nobody to what does not write yet, or is about to stop.
-        let serves = self.writes.get() && record.state != EpochState::Releasing;
+        let serves = self.writes.get() && serves;
         (self.ports.deadline)(if serves { deadline } else { Duration::ZERO });
         self.changed.set(true);
     }
 
     fn let_go(&self) {
-        if self.holder.borrow().deadline().is_some() {
+        let granted = self.granted.take().is_some();
+        if self.holder.borrow().deadline().is_some() || granted {
             self.holder.borrow_mut().forget();
             (self.ports.deadline)(Duration::ZERO);
             self.changed.set(true);

@@ -1,5 +1,7 @@
 //! What an agent believes: a record that is older than what is known elsewhere is not acted on.
 
+mod glass;
+
 use futures::executor::block_on;
 use jiff::Timestamp;
 use lifeboat_drivers::{FileMemory, MemoryEpochs, Mood};
@@ -64,6 +66,14 @@ impl Site {
         let record = EpochRecord { run: run.map(RunId), ..record };
         self.epochs.put(&west.name, record.clone());
         record
+    }
+
+    /// An epoch of a region that no run made.
+    fn archive_for(&self, region: &str, epoch: u64) {
+        let there = Service { home: name(region), ..service() };
+        let keys = &self.settings.keys;
+        let (record, _) = first_epoch(&there, keys, epoch, Timestamp::UNIX_EPOCH).unwrap();
+        self.epochs.put(&there.name, record);
     }
 
     /// Gives `work` an agent that has just begun.

@@ -95,6 +95,20 @@ fn lock(site: &Site<'_>, here: &RegionName) -> Outcome<Flock<File>> {
     })
 }
 
+/// Whether an agent of this region runs on this host.
+pub fn is_running(site: &Site<'_>, here: &RegionName) -> Outcome<bool> {
+    match lock(site, here) {
+        Ok(_) => Ok(false),
+        Err(failure) if failure.code() == Code::AgentRunning => Ok(true),
+        Err(failure) => Err(failure),
+    }
+}
+
+/// What the agent of a node must not forget.
+pub fn memory_of_node(site: &Site<'_>, node: &NodeName) -> FileMemory {
+    FileMemory::new(site.state.join("agent").join(format!("{node}.token")))
+}
+
 async fn work(site: &Site<'_>, control: &Control, here: &RegionName) -> Outcome<Vec<String>> {
     let context = site.context();
     let note = |message: String| context.reporter.note(message);
@@ -162,7 +176,7 @@ async fn keep_node(
         Some(address) => Some(serve(address, node, &word, context)?),
         None => None,
     };
-    let memory = FileMemory::new(site.state.join("agent").join(format!("{node}.token")));
+    let memory = memory_of_node(site, node);
     let quorum = site.spec.quorum.as_ref();
     let settings = agent::Settings {
         service: service.clone(),

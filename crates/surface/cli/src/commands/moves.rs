@@ -1,10 +1,12 @@
 //! `lifeboat switchover`, `failover` and `fallback`: a run begins, and is watched.
 
+mod break_glass;
+
 use std::time::Duration;
 
 use lifeboat_environment::{SystemTimer, Timer};
 use lifeboat_failover::{Prediction, Service, Wanted, predict, start};
-use lifeboat_model::{RegionName, ServiceName};
+use lifeboat_model::{RegionName, ServiceName, TimeSpan};
 use lifeboat_telemetry::{Code, Failure, Outcome, duration};
 use lifeboat_workflow::{Change, Entry, Kind, Plan, Run, StepState};
 use schemars::JsonSchema;
@@ -36,13 +38,29 @@ pub struct SwitchoverArgs {
 /// The epoch is revoked, receivers are sealed, the old primary is fenced, or its lease is waited
 /// out, and the standby is completed to the last acknowledged position before it is promoted.
 /// There is no way back but another move.
+///
+/// While no quorum answers, nobody else can see the old primary dead: --break-glass moves the
+/// service by your word that it is, on the host that takes it over. It writes without a lease then,
+/// for a time that ends by itself.
 #[derive(Debug, clap::Args)]
 #[command(after_long_help = "Examples:
   lifeboat failover payments --to west --dry-run
-  lifeboat failover payments --to west")]
+  lifeboat failover payments --to west
+  lifeboat failover payments --to west --break-glass --dry-run --here west
+  lifeboat failover payments --to west --break-glass --here west \\
+      --statement 'the old primary cannot write' --for 24h")]
 pub struct FailoverArgs {
     #[command(flatten)]
     common: Common,
+    /// Move it although no quorum answers; run on the host of the node that takes over
+    #[arg(long, requires_all = ["service", "to"], conflicts_with = "no_wait")]
+    break_glass: bool,
+    /// With --break-glass: what you know of the old primary
+    #[arg(long, value_name = "TEXT", requires = "break_glass")]
+    statement: Option<String>,
+    /// With --break-glass: how long it may write without a lease, at most 7d
+    #[arg(long = "for", value_name = "DURATION", default_value = "24h", requires = "break_glass")]
+    lasting: TimeSpan,
 }
 
 /// Bring the loser of a failover back as a standby
@@ -97,6 +115,8 @@ pub struct Moved {
     dry_run: bool,
     /// Each service.
     moves: Vec<Move>,
+    /// What was done instead without a quorum; null with one.
+    break_glass: Option<break_glass::BrokenGlass>,
     #[serde(skip)]
     failure: Option<Failure>,
 }
@@ -161,6 +181,9 @@ reports! {
 
 impl Moved {
     fn text(&self) -> String {
+        if let Some(broken) = &self.break_glass {
+            return broken.text(self.dry_run);
+        }
         let mut text = String::new();
         for one in &self.moves {
             let Move { service, from, to, run, .. } = one;
@@ -194,7 +217,19 @@ pub fn switchover(args: &SwitchoverArgs, context: &Context) -> Outcome<SwitchedO
 
 /// Begins a failover and watches it.
 pub fn failover(args: &FailoverArgs, context: &Context) -> Outcome<FailedOver> {
-    begin(Kind::Failover, &args.common, context).map(FailedOver)
+    let Common { service: Some(service), to: Some(to), dry_run, reason, .. } = &args.common else {
+        return begin(Kind::Failover, &args.common, context).map(FailedOver);
+    };
+    if !args.break_glass {
+        return begin(Kind::Failover, &args.common, context).map(FailedOver);
+    }
+    let (statement, lasting, dry_run) = (args.statement.as_deref(), args.lasting, *dry_run);
+    let wanted = break_glass::Wanted { service, to, statement, lasting, reason, dry_run };
+    let broken = break_glass::run(&wanted, context)?;
+    let kind = Kind::Failover.name();
+    let moves = Vec::new();
+    let moved = Moved { kind, dry_run, moves, break_glass: Some(broken), failure: None };
+    Ok(FailedOver(moved))
 }
 
 /// Begins a fallback and watches it.
@@ -218,8 +253,13 @@ fn begin(kind: Kind, args: &Common, context: &Context) -> Outcome<Moved> {
         None => control.services.values().collect(),
     };
     let sight = control.read_twice()?;
-    let mut moved =
-        Moved { kind: kind.name(), dry_run: args.dry_run, moves: Vec::new(), failure: None };
+    let mut moved = Moved {
+        kind: kind.name(),
+        dry_run: args.dry_run,
+        moves: Vec::new(),
+        break_glass: None,
+        failure: None,
+    };
     let mut begun = Vec::new();
     for service in services {
         let view = sight.view(&control, service)?;
