@@ -116,7 +116,7 @@ impl Node {
 
     /// Promotes it and waits for its first write.
     pub async fn takes_over(&self) -> Result<()> {
-        self.driver.synchronize(String::new()).await?;
+        self.driver.synchronize(String::new(), 2).await?;
         self.driver.promote(self.far()).await?;
         self.writes().await?;
         Ok(self.driver.probe().await?)

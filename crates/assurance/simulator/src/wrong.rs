@@ -15,6 +15,9 @@ use crate::etcd::SimStore;
 use crate::executor::SimTimer;
 use crate::mutant::Mutant;
 
+/// The order and the status of a node, as far as they were read.
+type Known = (Option<Entry>, Option<Entry>);
+
 /// A store that leaves out what a mutant leaves out.
 pub struct WrongStore {
     store: SimStore,
@@ -22,7 +25,7 @@ pub struct WrongStore {
     /// The revision at which a lease was first seen.
     first: RefCell<BTreeMap<String, Revision>>,
     /// The order and the status of each node, as they were read last.
-    nodes: RefCell<BTreeMap<String, (Option<Entry>, Option<Entry>)>>,
+    nodes: RefCell<BTreeMap<String, Known>>,
 }
 
 impl WrongStore {

@@ -180,7 +180,7 @@ impl InstanceDriver for FakeInstance {
         well(())
     }
 
-    fn synchronize(&self, _: String) -> LocalBoxFuture<'_, Outcome<()>> {
+    fn synchronize(&self, _: String, _: u64) -> LocalBoxFuture<'_, Outcome<()>> {
         well(())
     }
 

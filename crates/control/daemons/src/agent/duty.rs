@@ -183,15 +183,16 @@ impl Agent<'_> {
             .is_some_and(|record| self.is_allowed(&record) && record.epoch == order.token.epoch);
         let deadline = self.holder.borrow().deadline().filter(|_| allowed && self.is_live());
         match deadline {
-            Some(deadline) => self.lead(deadline, required, names).await,
+            Some(deadline) => self.lead(deadline, order.token.epoch, required, names).await,
             None => Ok(Step::Working("waits for its lease".to_owned())),
         }
     }
 
-    /// Makes the instance a primary until `deadline`.
+    /// Makes the instance the primary of an epoch, until `deadline`.
     pub(super) async fn lead(
         &self,
         deadline: Duration,
+        epoch: u64,
         required: Option<Lsn>,
         names: &str,
     ) -> Outcome<Step> {
@@ -199,7 +200,7 @@ impl Agent<'_> {
         let instance = self.instance.borrow().clone();
         match instance {
             Instance::Primary { timeline, flushed, .. } => {
-                driver.synchronize(names.to_owned(), order.token.epoch).await?;
+                driver.synchronize(names.to_owned(), epoch).await?;
                 if self.fork.get().is_none() {
                     self.fork.set(driver.fork().await?);
                 }
@@ -212,7 +213,7 @@ impl Agent<'_> {
                 if required.is_some_and(|required| replayed < required) {
                     return Ok(Step::Working(format!("replays, and is at {replayed}")));
                 }
-                driver.synchronize(names.to_owned(), order.token.epoch).await?;
+                driver.synchronize(names.to_owned(), epoch).await?;
                 self.armed.set(true);
                 driver.promote(deadline).await?;
                 Ok(Step::Working(format!("promotes at {replayed}")))

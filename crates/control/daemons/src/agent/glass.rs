@@ -102,6 +102,6 @@ impl Agent<'_> {
                 return Ok(Step::Working(format!("replays, and is at {replayed}")));
             }
         }
-        self.lead(deadline, grant.required, "").await
+        self.lead(deadline, grant.epoch, grant.required, "").await
     }
 }

@@ -137,13 +137,21 @@ impl Meeting {
 }
 
 impl Controller<'_> {
-    /// Asks the repositories, and reads what stands in the store after that.
+    /// Asks the repositories, and reads what stands in the store after that, for a full lease.
     async fn settle(&self) {
         for service in self.settings.services.values() {
             let inquiry = &self.inquiries[&service.name];
             inquiry.ask(self.ports.timer, self.ports.epochs, service).await;
         }
-        self.read().await.unwrap();
+        self.watch().await;
+    }
+
+    /// Reads the store for a full lease.
+    async fn watch(&self) {
+        for _ in 0..=10 {
+            self.read().await.unwrap();
+            self.ports.timer.sleep(service().timing.lease / 10).await;
+        }
     }
 
     /// One turn, as `decide` makes it.
@@ -179,7 +187,7 @@ fn whoever_goes_on_after_a_crash_creates_the_object_that_was_chosen() {
     meeting.fail_over();
     // One has chosen and created, and dies before the record.
     meeting.two(async |one, _| {
-        one.read().await.unwrap();
+        one.watch().await;
         let view = one.views.borrow()[&meeting.service.name].clone();
         let (run, observed) = view.run.clone().unwrap();
         assert!(one.carry_on(&meeting.service, &view, &run, observed, one.now()).await);
@@ -202,7 +210,7 @@ fn a_number_that_another_run_has_is_left_out() {
     let meeting = Meeting::new();
     let given_up = meeting.fail_over();
     let begin = async |controller: &Controller<'_>| {
-        controller.read().await.unwrap();
+        controller.watch().await;
         let view = controller.views.borrow()[&meeting.service.name].clone();
         let (run, observed) = view.run.clone().unwrap();
         let now = controller.now();

@@ -87,11 +87,12 @@ fn commits_that_wait_for_receivers_ask_a_person_while_the_primary_is_well() {
     let fails = voice(Seen::Fails, secs(9), secs(0), 1);
     let voices = [("east", fails.clone()), ("west", fails.clone()), ("north", fails)];
     let mut world = World::serving();
-    let stalled = |stalled| match primary(100) {
-        Instance::Primary { timeline, flushed, standbys, .. } => {
-            Instance::Primary { timeline, flushed, standbys, stalled }
+    let stalled = |waits| {
+        let mut instance = primary(100);
+        if let Instance::Primary { stalled, .. } = &mut instance {
+            *stalled = waits;
         }
-        other => other,
+        instance
     };
     world.say("east-1", stalled(true), 1);
     assert_eq!(verdict(&mut world, &voices, secs(900)), Verdict::Ask { to: name("west") });

@@ -6,8 +6,8 @@ use std::time::Duration;
 use jiff::Timestamp;
 use lifeboat_model::{DatabaseName, Lsn, NodeName, RegionName, Timeline};
 use lifeboat_quorum::{
-    Commit, EpochRecord, Goal, Instance, Keys, MemoryStore, NodeStatus, Progress, ReceiverStatus,
-    SealStatus, Timing, Token, Transaction,
+    Commit, EpochRecord, Goal, Instance, Keys, Lease, MemoryStore, NodeStatus, Progress,
+    ReceiverStatus, SealStatus, Timing, Token, Transaction,
 };
 
 use crate::view::{Mirror, View};
@@ -85,6 +85,9 @@ impl World {
         let next = record.apply(lifeboat_quorum::Transition::Serve).unwrap();
         let key = world.keys.epoch(&world.service.name);
         world.commit(Transaction::new().put(key, &next));
+        let lease = Lease { epoch: 1, node: name("east-1"), agent: 1, beat: 1 };
+        let key = world.keys.lease(&world.service.name, &ledger());
+        world.commit(Transaction::new().put(key, &lease));
         world.say("east-1", primary(100), 1);
         world.say("west-1", standby(100), 0);
         world

@@ -21,7 +21,8 @@ use crate::output::{Report, moment, strong, table};
 /// not run fails, and so does a lab in which nothing was broken or moved.
 #[derive(Debug, clap::Args)]
 #[command(after_long_help = "Examples:
-  lifeboat lab break region east; sleep 20; lifeboat lab judge")]
+  lifeboat lab judge
+  lifeboat lab judge --json")]
 pub struct Args {
     #[command(flatten)]
     place: Place,
