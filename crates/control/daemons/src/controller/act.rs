@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use lifeboat_failover::candidate::ABSENT_AFTER;
 use lifeboat_failover::{
     Evidence, Judgement, Next, Seen, Service, Turn, Verdict, View, Wanted, Writes, advance, judge,
     start, upkeep,
@@ -101,13 +102,18 @@ impl Controller<'_> {
         }
     }
 
-    /// How long ago any observer first wrote through the clients' endpoint in an epoch.
+    /// How long ago the last observer that speaks first wrote through the clients' endpoint in an
+    /// epoch; none while one of them has not. Some clients have an old answer of DNS, as some
+    /// observers do.
     fn answered(&self, service: &Service, epoch: u64) -> Option<Duration> {
         let voices = self.voices_on(&service.name);
-        let works = voices
-            .values()
-            .filter(|voice| voice.said.epoch == epoch && voice.said.write == Sight::Works);
-        works.map(|voice| voice.said.for_how_long + voice.age).max()
+        let mut speaking = voices.values().filter(|voice| voice.age < ABSENT_AFTER).peekable();
+        speaking.peek()?;
+        let wrote = speaking.map(|voice| {
+            let works = voice.said.epoch == epoch && voice.said.write == Sight::Works;
+            works.then(|| voice.said.for_how_long + voice.age)
+        });
+        wrote.collect::<Option<Vec<_>>>()?.into_iter().min()
     }
 
     async fn write(

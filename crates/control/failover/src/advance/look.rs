@@ -245,21 +245,22 @@ impl Turn<'_> {
         }
     }
 
-    /// An observer that has written the way clients do ends the outage. A move is not held up by
-    /// observers that are away.
+    /// Observers that have written the way clients do end the outage. A move is not held up by
+    /// one that cannot.
     fn look_at_answers_to_clients(&self) -> Next {
         let evidence = "every server that answers leads there";
         match self.answered {
             Some(ago) => {
                 let at = self.at.checked_sub(ago).unwrap_or(self.at);
-                let evidence = format!("{evidence}; an observer writes through the endpoint");
+                let evidence = format!("{evidence}; observers write through the endpoint");
                 write(Writes::new(Change::Done, evidence).fact("answered", at.to_string()))
             }
             None if self.waited() < ANSWERED => {
-                Next::Wait("no observer has written through the endpoint yet".to_owned())
+                Next::Wait("an observer has not written through the endpoint yet".to_owned())
             }
             None => {
-                let evidence = format!("{evidence}; NO OBSERVER HAS WRITTEN through the endpoint");
+                let evidence =
+                    format!("{evidence}; AN OBSERVER HAS NOT WRITTEN through the endpoint");
                 write(Writes::new(Change::Done, evidence))
             }
         }
