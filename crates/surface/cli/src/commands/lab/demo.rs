@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use lifeboat_lab::demo::demo;
 use lifeboat_lab::down::down;
+use lifeboat_lab::oracle::TOLERANCE;
 use lifeboat_lab::up::up;
 use lifeboat_telemetry::{Code, Failure, Outcome, duration};
 use schemars::JsonSchema;
@@ -111,7 +112,7 @@ pub fn run(args: &Args, context: &Context) -> Outcome<Told> {
     let wish = wish(root.clone(), args.loopback)?;
     let story = || -> Outcome<Judged> {
         let mut host = up(&wish, &context.environment, &context.reporter, &context.cancel)?;
-        demo(&mut host).map(|evidence| Judged::of(&evidence, &context.environment))
+        demo(&mut host).map(|evidence| Judged::of(&evidence, &context.environment, TOLERANCE))
     };
     let judged = story();
     if !args.keep {

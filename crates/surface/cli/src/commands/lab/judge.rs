@@ -5,8 +5,9 @@ use std::time::Duration;
 use lifeboat_environment::Environment;
 use lifeboat_lab::evidence::gather;
 use lifeboat_lab::host::Host;
-use lifeboat_lab::oracle::{Check, Evidence, judge, outages};
+use lifeboat_lab::oracle::{Check, Evidence, judge_within, outages};
 use lifeboat_lab::state::Held;
+use lifeboat_model::TimeSpan;
 use lifeboat_telemetry::{Failure, Outcome, duration};
 use schemars::JsonSchema;
 use serde::Serialize;
@@ -26,6 +27,9 @@ use crate::output::{Report, moment, strong, table};
 pub struct Args {
     #[command(flatten)]
     place: Place,
+    /// How far a reported time may be from what clients saw
+    #[arg(long, value_name = "DURATION", default_value = "1s")]
+    tolerance: TimeSpan,
 }
 
 /// What the oracle found.
@@ -92,13 +96,14 @@ pub fn run(args: &Args, context: &Context) -> Outcome<Judged> {
     let (environment, reporter, cancel) =
         (&context.environment, &context.reporter, &context.cancel);
     let mut host = Host { held, environment, reporter, cancel };
-    Ok(Judged::of(&gather(&mut host)?, environment))
+    let evidence = gather(&mut host)?;
+    Ok(Judged::of(&evidence, environment, args.tolerance.duration()))
 }
 
 impl Judged {
     /// The verdict on some evidence.
-    pub fn of(evidence: &Evidence, environment: &Environment) -> Self {
-        let verdict = judge(evidence);
+    pub fn of(evidence: &Evidence, environment: &Environment, tolerance: Duration) -> Self {
+        let verdict = judge_within(evidence, tolerance);
         let clock = environment.clock();
         let (now, elapsed) = (clock.now(), clock.elapsed());
         let wall = |since_boot: Duration| {
