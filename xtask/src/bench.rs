@@ -13,6 +13,7 @@ use clap::{Args, ValueEnum};
 use contender::{Contender, Mode};
 use ground::Ground;
 use measure::{Measured, measure};
+pub use report::median;
 use report::{Report, Round};
 
 /// What to measure and how often.

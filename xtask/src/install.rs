@@ -21,7 +21,7 @@ const PYTHON: &str = "/usr/bin/python3";
 
 /// Installs all that is missing, or says which step failed and why.
 pub fn run() -> Result<()> {
-    debian_packages()?;
+    debian_packages(&missing())?;
     let cache = cache_directory();
     fs::create_dir_all(&cache)
         .with_context(|| format!("cannot make {}; set LIFEBOAT_TEST_CACHE", cache.display()))?;
@@ -61,8 +61,17 @@ fn lacking(is_there: impl Fn(&str) -> bool) -> Vec<String> {
     missing
 }
 
+/// Installs Patroni, which no test needs, and what `bench-patroni` runs beside it.
+pub fn patroni() -> Result<()> {
+    let mut missing = missing();
+    if !on_path("patroni") {
+        missing.push("patroni".to_owned());
+    }
+    debian_packages(&missing)
+}
+
 /// Packages whose program or module is not there.
-fn debian_packages() -> Result<()> {
+fn missing() -> Vec<String> {
     let mut missing = lacking(on_path);
     if !Path::new(&format!("/usr/lib/postgresql/{DEBIAN_MAJOR}/bin/postgres")).is_file() {
         missing.push(format!("postgresql-{DEBIAN_MAJOR}"));
@@ -70,6 +79,10 @@ fn debian_packages() -> Result<()> {
     if !succeeds(Command::new(PYTHON).args(["-c", "import venv, ensurepip"])) {
         missing.push("python3-venv".to_owned());
     }
+    missing
+}
+
+fn debian_packages(missing: &[String]) -> Result<()> {
     if missing.is_empty() {
         return Ok(());
     }
@@ -77,8 +90,8 @@ fn debian_packages() -> Result<()> {
         bail!("install these programs by hand, this is no Debian: {}", missing.join(", "));
     }
     say(&format!("Debian packages {}", missing.join(" ")));
-    let cluster = NoMainCluster::new(&missing)?;
-    let services = NoServices::new(Path::new("/usr/sbin/policy-rc.d"), &missing)?;
+    let cluster = NoMainCluster::new(missing)?;
+    let services = NoServices::new(Path::new("/usr/sbin/policy-rc.d"), missing)?;
     let hint = "cannot install Debian packages; are the package sources reachable?";
     loud(&mut as_root(["apt-get", "update", "-qq"])).context(hint)?;
     let words = ["apt-get", "install", "-y", "-qq", "--no-install-recommends"];
@@ -126,7 +139,12 @@ struct NoServices {
 
 impl NoServices {
     fn new(policy: &Path, packages: &[String]) -> Result<Self> {
-        let known = [("etcd-server", "etcd"), ("bind9", "named"), ("haproxy", "haproxy")];
+        let known = [
+            ("etcd-server", "etcd"),
+            ("bind9", "named"),
+            ("haproxy", "haproxy"),
+            ("patroni", "patroni"),
+        ];
         let known = known.into_iter().filter(|(name, _)| packages.iter().any(|new| new == name));
         let units = known.map(|(_, unit)| unit).collect();
         // Containers often have one of their own that says the same, and whoever wrote another one

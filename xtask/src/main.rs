@@ -4,6 +4,7 @@ mod bench;
 mod demo;
 mod failover;
 mod install;
+mod patroni;
 mod schema;
 mod stream;
 mod test;
@@ -41,6 +42,8 @@ enum Task {
     BenchStream(stream::Options),
     /// Measure how long clients are without a service that moves, in the lab.
     BenchFailover(failover::Options),
+    /// Measure Patroni's failover and switchover, as the peer of Lifeboat's.
+    BenchPatroni(patroni::Options),
     /// Break things on purpose for as long as it takes; `cargo xtask test` does a sample of it.
     Torture(torture::Options),
     /// Check the house rules that compilers do not know.
@@ -67,6 +70,7 @@ fn run(task: &Task) -> Result<()> {
         Task::Bench(options) => bench::run(root(), options),
         Task::BenchStream(options) => stream::run(root(), options),
         Task::BenchFailover(options) => failover::run(root(), options),
+        Task::BenchPatroni(options) => patroni::run(options),
         Task::Torture(options) => torture::run(root(), options),
         Task::Tidy => tidy::run(root()),
         Task::Schema => schema::write(root()),

@@ -175,7 +175,7 @@ fn ratios(rounds: &[Round]) -> BTreeMap<String, BTreeMap<&'static str, Ratios>> 
 }
 
 /// The middle value, or the mean of the two in the middle; 0 of nothing.
-fn median(mut values: Vec<f64>) -> f64 {
+pub fn median(mut values: Vec<f64>) -> f64 {
     values.sort_by(f64::total_cmp);
     let middle = values.len() / 2;
     match values.get(middle) {
