@@ -147,6 +147,19 @@ impl Service {
         self.is_protected_in(region)
     }
 
+    /// Wherever it is, it is protected again and moved to the east.
+    pub fn goes_home(&self) -> Result<()> {
+        let region = self.serves_again()?;
+        self.is_protected_again_in(&region)?;
+        if region != "east" {
+            self.dwells();
+            self.command(&["switchover", "ledger", "--to", "east"])?;
+            self.is_protected_in("east")?;
+            self.dwells();
+        }
+        Ok(())
+    }
+
     /// Waits out the time for which nothing moves after a move.
     pub fn dwells(&self) {
         SystemClock.sleep(DWELL);

@@ -56,6 +56,30 @@ pub fn unmount_below(directory: &Path) -> Outcome<()> {
     Ok(())
 }
 
+/// Whether the kernel still holds the disk of a region: one that lost its power comes back only
+/// once nothing remembers it, or it is found as it was, dead.
+pub fn is_held(layout: &Layout, domain: Domain) -> bool {
+    let image = layout.image(domain);
+    let devices = fs::read_dir("/sys/block").into_iter().flatten().flatten();
+    let mut files = devices
+        .filter_map(|device| fs::read_to_string(device.path().join("loop/backing_file")).ok());
+    files.any(|file| Path::new(file.trim_end()) == image)
+}
+
+/// The disks of regions that are mounted, of every lab on this machine.
+pub fn of_all_labs() -> Vec<PathBuf> {
+    let text = fs::read_to_string("/proc/self/mountinfo").unwrap_or_default();
+    let of_file = |line: &&str| {
+        line.split_once(" - ").is_some_and(|(_, rest)| {
+            rest.split(' ').nth(1).is_some_and(|source| source.starts_with("/dev/loop"))
+        })
+    };
+    let places = text.lines().filter(of_file).filter_map(|line| line.split(' ').nth(4));
+    let places = places.map(unescape).map(PathBuf::from);
+    let of_region = |place: &PathBuf| Domain::REGIONS.iter().any(|one| place.ends_with(one.name()));
+    places.filter(of_region).collect()
+}
+
 /// Whether a region's disk can lose its power or run full.
 pub fn is_own(layout: &Layout, domain: Domain) -> bool {
     mounts_below(&layout.disk(domain)).contains(&layout.disk(domain))

@@ -108,13 +108,15 @@ pub(crate) fn join_namespace(name: &str) -> Outcome<()> {
     })
 }
 
-/// The domain's own disk only, so that its end is in nobody else's way, and its own resolver.
+/// The domain's own disk only, of this lab and of any other, so that the end of a disk is in nobody's
+/// way; and its own resolver.
 fn mounts(layout: &Layout, domain: Domain) -> nix::Result<()> {
     let nothing: Option<&str> = None;
     mount(nothing, "/", nothing, MsFlags::MS_PRIVATE | MsFlags::MS_REC, nothing)?;
-    for other in Domain::REGIONS.into_iter().filter(|other| *other != domain) {
-        // It may have none.
-        let _ = umount2(&layout.disk(other), MntFlags::MNT_DETACH);
+    let own = layout.disk(domain);
+    for place in crate::disk::of_all_labs().into_iter().filter(|place| *place != own) {
+        // Gone already, with the lab that it belonged to.
+        let _ = umount2(&place, MntFlags::MNT_DETACH);
     }
     let resolver = layout.settings().join(format!("resolv-{domain}.conf"));
     mount(Some(&resolver), "/etc/resolv.conf", nothing, MsFlags::MS_BIND, nothing)

@@ -223,6 +223,9 @@ pub(super) fn boot(host: &mut Host<'_>, domain: Domain) -> Outcome<()> {
     let layout = host.layout().clone();
     if domain.is_region() && layout.has_namespaces() {
         disk::unmount_below(&layout.disk(domain))?;
+        host.wait_for(&format!("the end of the disk of {domain}"), |host| {
+            Ok(!disk::is_held(host.layout(), domain))
+        })?;
         disk::mount(&layout, domain)?;
     }
     let runtime = layout.runtime(domain);
