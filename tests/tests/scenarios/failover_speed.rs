@@ -48,7 +48,7 @@ fn measure_moves() -> Result<()> {
             eprintln!("round {} of {rounds}, {}", round + 1, words.join(" "));
         }
     }
-    let judged = service.is_sound()?;
+    let judged = service.is_sound_within("1s")?;
     let outages = judged["outages"].as_array().context("no outages")?;
     ensure!(outages.len() == played.len() * 2, "{} outages", outages.len());
     report(&service, &played, outages)

@@ -39,7 +39,7 @@ async fn count_up(store: &LocalStore) -> Result<u64> {
 
 /// The process that the tests below start: counts up and says each number once it is committed.
 #[tokio::test]
-#[ignore = "a process of other tests"]
+#[ignore = "runs in each run of the tests, as the process that those below start"]
 async fn writer() -> Result<()> {
     let environment = Environment::system();
     let folder = environment.variable(FOLDER).context("no folder")?;

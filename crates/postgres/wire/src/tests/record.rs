@@ -180,7 +180,7 @@ async fn shutdown(major: u32) {
 }
 
 #[tokio::test]
-#[ignore = "overwrites testdata/transcripts"]
+#[ignore = "records testdata/transcripts anew, by hand: cargo nextest run --run-ignored=only"]
 async fn record_transcripts() {
     for major in [15, 16, 18] {
         session(major).await;
