@@ -244,10 +244,14 @@ pub fn start(layout: &Layout, unit: &Unit) -> Outcome<Identity> {
     let mut command = enter(layout);
     command.arg("--detached");
     command.args(unit.privileged.then_some("--privileged"));
+    command.args([unit.domain.name(), "--"]);
+    // Set after root has entered the domain: what a preloaded library makes must be the account's.
+    if !unit.variables.is_empty() {
+        let set = unit.variables.iter().map(|(name, value)| format!("{name}={value}"));
+        command.arg("/usr/bin/env").args(set);
+    }
     let child = command
-        .args([unit.domain.name(), "--"])
         .args(&unit.command)
-        .envs(&unit.variables)
         .stdin(Stdio::null())
         .stdout(file.try_clone().map_err(failed)?)
         .stderr(file)
