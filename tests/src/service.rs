@@ -179,6 +179,38 @@ impl Service {
         Ok(())
     }
 
+    /// Asks the oracle, for whom everything must hold but what no run of the product reports: a move by
+    /// a person's word, without a quorum.
+    pub fn is_sound_without_a_run(&self) -> Result<()> {
+        let said = self.lab.run(&["judge"])?;
+        println!("{said}");
+        let told = |line: &str| {
+            let line = line.trim_start();
+            let broken = ["VIOLATED: ", "NOT CHECKED: "];
+            let found = broken.iter().find_map(|word| line.strip_prefix(word));
+            found.map(|rest| rest.split(':').next().unwrap_or_default().to_owned())
+        };
+        let broken: Vec<String> = said.stderr.lines().filter_map(told).collect();
+        let expected = ["reported times are what clients saw", "the journal explains each step"];
+        ensure!(broken == expected, "{broken:?}");
+        Ok(())
+    }
+
+    /// Waits until nobody takes writes.
+    pub fn is_nowhere(&self) -> Result<()> {
+        self.until("nobody to take writes", || {
+            let status = self.lab.json(&["status"])?;
+            Ok(status["writes"].as_array().is_some_and(Vec::is_empty))
+        })
+    }
+
+    /// Waits until clients are served by a node, whatever the quorum store says.
+    pub fn is_served_by(&self, node: &str) -> Result<()> {
+        self.until(&format!("clients to be served by {node}"), || {
+            Ok(self.serves()?.as_deref() == Some(node))
+        })
+    }
+
     /// Asks the oracle, for whom everything must hold. Reports may be so far from what clients saw:
     /// how late clients and observers are on a busy machine is no assertion.
     pub fn is_sound_within(&self, tolerance: &str) -> Result<Value> {

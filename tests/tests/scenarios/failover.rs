@@ -203,6 +203,35 @@ fn full_loss_of_the_quorum() -> Result<()> {
     service.is_sound_within(QUIET).map(drop)
 }
 
+/// Without a quorum a person moves the service by their word; the quorum that comes back knows an
+/// epoch that is over, which nobody acts on until a person lets the newer one go on.
+#[test]
+#[ignore = "takes long: cargo xtask torture failover"]
+fn full_break_glass_and_adoption() -> Result<()> {
+    let service = Service::up(&[])?;
+    let words = ["failover", "ledger", "--to", "west", "--break-glass", "--for", "1h"];
+    let west = ["enter", "west", "--", "lifeboat"];
+    let word_of_honour = ["--statement", "the old primary cannot write"];
+    let break_glass = [&west[..], &words, &word_of_honour].concat();
+    let refused = service.lab.run(&break_glass)?;
+    ensure!(refused.code != Some(0), "glass is broken beside a quorum: {refused}");
+    service.breaks(&["etcd-majority"])?;
+    service.is_nowhere()?;
+    let refused = service.lab.run(&[&west[..], &words].concat())?;
+    ensure!(refused.stderr.contains("LB7040"), "without a word of honour: {refused}");
+    service.lab.ok(&break_glass)?;
+    service.is_served_by("west-1")?;
+
+    service.heal()?;
+    SystemClock.sleep(A_WHILE);
+    let status = service.command(&["status"])?;
+    ensure!(status.contains("refused: LB7003"), "{status}");
+    service.is_served_by("west-1")?;
+    service.command(&["apply", "--adopt"])?;
+    service.is_protected_again_in("west")?;
+    service.is_sound_without_a_run()
+}
+
 /// S13: somebody sets the wall clock of the primary's host.
 #[test]
 #[ignore = "takes long: cargo xtask torture failover"]

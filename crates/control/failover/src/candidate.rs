@@ -70,7 +70,7 @@ fn check_node(view: &View, database: &DatabaseName, node: &NodeName, now: Durati
         Instance::Absent => None,
         Instance::Down { .. } => Some("is down"),
         Instance::Unclear => Some("does not answer"),
-        Instance::Primary { .. } => Some("takes writes, and should not"),
+        Instance::Primary { .. } => Some("takes writes, and the record does not let it"),
     };
     let mut why: Vec<String> =
         found.map(|found| format!("{node} of {database} {found}.")).into_iter().collect();

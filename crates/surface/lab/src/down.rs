@@ -1,14 +1,20 @@
 //! `lifeboat lab down`: nothing of a lab is left, whatever became of it before.
 
 use std::fs;
+use std::io::ErrorKind;
 use std::path::Path;
+use std::time::Duration;
 
+use lifeboat_environment::{Clock, SystemClock};
 use lifeboat_telemetry::{Code, Failure, Outcome};
 
 use crate::layout::{Domain, Isolation, Layout};
 use crate::process::{freeze, kill_all, of_lab};
 use crate::state::{self, local};
 use crate::{disk, network};
+
+/// What is dead leaves its group within this.
+const DISSOLVED: Duration = Duration::from_secs(10);
 
 /// What was taken away.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -60,11 +66,18 @@ fn is_empty(root: &Path) -> bool {
     fs::read_dir(root).is_ok_and(|mut entries| entries.next().is_none())
 }
 
+/// A process that has ended is in its group until the kernel has taken it apart.
 fn remove_group(path: &Path) -> Outcome<()> {
-    match fs::remove_dir(path) {
-        Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
-            Err(local("cannot remove", path).because(error))
+    let end = SystemClock.elapsed() + DISSOLVED;
+    loop {
+        match fs::remove_dir(path) {
+            Err(error) if error.kind() == ErrorKind::NotFound => return Ok(()),
+            Err(error)
+                if error.kind() == ErrorKind::ResourceBusy && SystemClock.elapsed() < end =>
+            {
+                SystemClock.sleep(Duration::from_millis(20));
+            }
+            done => return done.map_err(|error| local("cannot remove", path).because(error)),
         }
-        _ => Ok(()),
     }
 }
