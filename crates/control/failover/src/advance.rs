@@ -218,12 +218,17 @@ impl Turn<'_> {
     }
 
     /// A failover begins with the receivers that are left; too few of them, and commits wait for
-    /// nobody until the service is protected again.
+    /// nobody until the service is protected again. Whoever answered the order to seal outlived the
+    /// old primary: what was last heard before says nothing, for it is a few seconds old, as is the
+    /// loss.
     fn what_still_exists(&self, wanted: Synchronous) -> (Synchronous, Option<Degraded>) {
+        let epoch = self.run.plan.epoch;
         let alive = |region: &&RegionName| {
             self.service.databases.keys().all(|database| {
-                let status = self.view.receiver(database, region);
-                status.is_some_and(|status| status.age(self.now) < ABSENT_AFTER)
+                self.view.receiver(database, region).is_some_and(|status| {
+                    status.age(self.now) < ABSENT_AFTER
+                        && status.value.sealed.is_some_and(|seal| seal.epoch >= epoch)
+                })
             })
         };
         let left: Vec<RegionName> = wanted.receivers.iter().filter(alive).cloned().collect();

@@ -174,6 +174,28 @@ fn a_failover_seals_then_waits_for_the_lease_and_requires_what_was_acknowledged(
     assert_eq!(until_it_waits(&mut world).1, "over");
 }
 
+/// The receiver of a region that was lost was heard a moment before: commits that waited for it
+/// would wait for ever.
+#[test]
+fn a_failover_counts_on_no_receiver_that_was_not_heard_since() {
+    for (east, needed) in [(None, 0), (Some((1, 100)), 1)] {
+        let mut world = World::serving();
+        world.receiver_says("west", 1, None);
+        begin(&mut world, Kind::Failover);
+        until_it_waits(&mut world);
+        world.receiver_says("east", 1, east);
+        world.receiver_says("west", 1, Some((1, 100)));
+        assert_eq!(until_it_waits(&mut world).0, Some(Step::Fence));
+        world.say("east-1", Instance::Down { timeline: Timeline(1), shut_down_at: None }, 0);
+        assert_eq!(until_it_waits(&mut world).0, Some(Step::Complete));
+        world.say("west-1", standby(100), 0);
+        assert_eq!(until_it_waits(&mut world).0, Some(Step::Promote));
+        let record = world.record();
+        assert_eq!(record.synchronous.needed, needed, "{east:?}");
+        assert_eq!(record.degraded.is_none(), needed > 0, "{east:?}");
+    }
+}
+
 #[test]
 fn without_enough_seals_a_failover_waits_for_a_person() {
     let mut world = World::serving();
