@@ -15,7 +15,7 @@ use lifeboat_repository::object::{
     Coding, HEADER_BYTES, Header, ObjectType, decode_any, decode_content, encode_named,
 };
 use lifeboat_repository::receiver::Receiver;
-use lifeboat_repository::session::Session;
+use lifeboat_repository::session::SessionBody;
 use lifeboat_repository::tree::{FileTablePage, MapObject, ObjectTable};
 use lifeboat_repository::wal_file;
 
@@ -112,7 +112,7 @@ fn read_as(keys: &Keys, kind: ObjectType, body: &[u8]) -> Option<()> {
         }
         ObjectType::Session => {
             let key = layout::session(stream, MANIFEST).ok()?;
-            drop(Session::decode(&key, &keys.named(kind, &key, body)));
+            drop(SessionBody::decode(&key, &keys.named(kind, &key, body)));
         }
         ObjectType::Receiver => {
             let key = layout::receiver(stream, 1).ok()?;

@@ -1,8 +1,13 @@
 //! Writes the first inputs of each target, made of golden files, recorded sessions and examples:
 //! `seeds FOLDER`.
+//!
+//! It links libFuzzer as the targets do, for what it is built from counts coverage as well, and ends
+//! before there is anything to fuzz.
+#![no_main]
 
 use std::fs;
 use std::path::{Path, PathBuf};
+use std::process::exit;
 
 use anyhow::{Context, Result, bail};
 use bytes::Bytes;
@@ -11,7 +16,18 @@ use lifeboat_objects::Key;
 use lifeboat_repository::object::{HEADER_BYTES, Header, ObjectType, decode_any};
 use walkdir::WalkDir;
 
-fn main() -> Result<()> {
+libfuzzer_sys::fuzz_target!(
+    init: match write() {
+        Ok(()) => exit(0),
+        Err(error) => {
+            eprintln!("seeds: {error:#}");
+            exit(1);
+        }
+    },
+    |_input: &[u8]| {}
+);
+
+fn write() -> Result<()> {
     let folder = std::env::args_os().nth(1).map(PathBuf::from).context("usage: seeds FOLDER")?;
     let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("..");
     let mut count = 0;
