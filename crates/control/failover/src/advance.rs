@@ -36,7 +36,7 @@ pub struct Turn<'a> {
     pub observed: Duration,
     /// Where traffic does not lead yet, in words; none if it was not looked at in this epoch.
     pub traffic: Option<&'a [String]>,
-    /// How long ago all observers had written through the clients' endpoint in this epoch.
+    /// How long ago enough observers had written through the clients' endpoint in this epoch.
     pub answered: Option<Duration>,
     /// This controller's clock, before it read the store.
     pub now: Duration,

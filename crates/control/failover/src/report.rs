@@ -15,8 +15,8 @@ const UNNOTICED: Duration = Duration::from_secs(10);
 /// What a run measured.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Measured {
-    /// From the last write that is known to have been possible until every observer that speaks had
-    /// written through the clients' endpoint.
+    /// From the last write that is known to have been possible until as many observers as it takes to
+    /// see a service fail had written through the clients' endpoint.
     pub away: Option<Duration>,
     /// How long each step took, by the wall clocks of the controllers that wrote about it.
     pub steps: Vec<(Step, Duration)>,

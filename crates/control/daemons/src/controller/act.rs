@@ -102,18 +102,20 @@ impl Controller<'_> {
         }
     }
 
-    /// How long ago the last observer that speaks first wrote through the clients' endpoint in an
-    /// epoch; none while one of them has not. Some clients have an old answer of DNS, as some
-    /// observers do.
+    /// How long ago as many observers as it takes to see a service fail had first written through the
+    /// clients' endpoint in an epoch, or all that speak, if they are fewer; none while they have not.
+    /// More than one, for some clients have an old answer of DNS, as some observers do; not all, for
+    /// one may be cut off itself.
     fn answered(&self, service: &Service, epoch: u64) -> Option<Duration> {
         let voices = self.voices_on(&service.name);
-        let mut speaking = voices.values().filter(|voice| voice.age < ABSENT_AFTER).peekable();
-        speaking.peek()?;
-        let wrote = speaking.map(|voice| {
-            let works = voice.said.epoch == epoch && voice.said.write == Sight::Works;
-            works.then(|| voice.said.for_how_long + voice.age)
-        });
-        wrote.collect::<Option<Vec<_>>>()?.into_iter().min()
+        let speaking: Vec<_> = voices.values().filter(|voice| voice.age < ABSENT_AFTER).collect();
+        let needed = speaking.len().min(usize::from(service.policy.observers_agree));
+        let wrote = speaking
+            .iter()
+            .filter(|voice| voice.said.epoch == epoch && voice.said.write == Sight::Works);
+        let mut ago: Vec<_> = wrote.map(|voice| voice.said.for_how_long + voice.age).collect();
+        ago.sort_unstable_by(|one, other| other.cmp(one));
+        ago.get(needed.checked_sub(1)?).copied()
     }
 
     async fn write(

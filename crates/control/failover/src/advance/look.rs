@@ -256,11 +256,11 @@ impl Turn<'_> {
                 write(Writes::new(Change::Done, evidence).fact("answered", at.to_string()))
             }
             None if self.waited() < ANSWERED => {
-                Next::Wait("an observer has not written through the endpoint yet".to_owned())
+                Next::Wait("too few observers have written through the endpoint yet".to_owned())
             }
             None => {
                 let evidence =
-                    format!("{evidence}; AN OBSERVER HAS NOT WRITTEN through the endpoint");
+                    format!("{evidence}; TOO FEW OBSERVERS HAVE WRITTEN through the endpoint");
                 write(Writes::new(Change::Done, evidence))
             }
         }
