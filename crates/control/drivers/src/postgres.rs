@@ -32,6 +32,7 @@ use std::time::Duration;
 
 use futures::FutureExt;
 use futures::future::LocalBoxFuture;
+use lifeboat_cluster::control;
 use lifeboat_cluster::wal::History;
 use lifeboat_model::{Lsn, NodeName, Timeline};
 use lifeboat_quorum::{Instance, Return};
@@ -117,6 +118,7 @@ impl PostgresInstance {
             Ok(rows) => {
                 let found = inspect::answer(&self.settings, &rows)?;
                 let found = self.with_stall(found, inspect::covered(&rows));
+                let found = self.with_whole_records(found).await?;
                 self.tend(&found);
                 Ok(found)
             }
@@ -137,6 +139,30 @@ impl PostgresInstance {
         self.covered.set(waits.map(|covered| (covered, since)));
         *stalled |= waits.is_some() && now.saturating_sub(since) >= STALLED;
         found
+    }
+
+    /// A standby that nobody sends anything more to has received as far as whole records go.
+    async fn with_whole_records(&self, mut found: Instance) -> Outcome<Instance> {
+        let Instance::Standby {
+            streaming: false,
+            received: Some(received),
+            timeline,
+            replayed,
+            ..
+        } = &mut found
+        else {
+            return Ok(found);
+        };
+        if *replayed < *received {
+            let (settings, timeline, from) = (self.settings.clone(), *timeline, *replayed);
+            let end = blocking(move || {
+                let data = settings.data()?;
+                let control = control::read(data, &settings.environment)?;
+                wal_end::end_of_received(data, &control, timeline, from)
+            });
+            *received = end.await?.min(*received);
+        }
+        Ok(found)
     }
 
     async fn write(&self) -> Outcome<()> {

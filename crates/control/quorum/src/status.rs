@@ -139,7 +139,7 @@ pub struct SealStatus {
     pub epoch: u64,
     /// The timeline of its last flushed position.
     pub timeline: Option<Timeline>,
-    /// Nothing behind this was ever acknowledged.
+    /// No record that ends behind this was ever acknowledged.
     pub flushed: Option<Lsn>,
     /// Whether the repository has everything up to there.
     pub shipped: bool,

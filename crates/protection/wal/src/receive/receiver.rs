@@ -11,7 +11,7 @@ use lifeboat_telemetry::{Code, Failure, Outcome, bytes};
 
 use super::folder::{Folder, least_limit};
 use super::ledger::Ledger;
-use super::reopen::{Extent, reopen};
+use super::reopen::{Extent, reopen, whole_records};
 use super::resume::{Position, Stored};
 use super::seal;
 use super::sender::Greeting;
@@ -251,13 +251,22 @@ impl<'a> Receiver<'a> {
     pub(crate) fn check_seal(&self) -> Outcome<()> {
         let path = self.folder.path();
         if seal::is_wanted(path) {
-            seal::carry_out(path, self.ledger.end())?;
+            seal::carry_out(path, self.ledger.end().map(|end| self.whole(end)))?;
             self.request.environment.failpoints().hit("receive.sealed")?;
         }
         match seal::read(path)?.filter(|seal| seal.forbids(self.request.epoch)) {
             Some(seal) => Err(seal::refusal(&seal, self.request.database, self.request.region)),
             None => Ok(()),
         }
+    }
+
+    /// The end of the last whole record of what is durable. A seal does not fail over it.
+    fn whole(&self, (timeline, flushed): (Timeline, Lsn)) -> (Timeline, Lsn) {
+        let system = SystemIdentifier(self.request.stream.system_identifier);
+        let size = self.ledger.size();
+        let end =
+            size.and_then(|size| whole_records(self.folder, system, size, (timeline, flushed)));
+        (timeline, end.unwrap_or(flushed))
     }
 
     /// The end of what is durable.

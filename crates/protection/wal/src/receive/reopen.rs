@@ -121,6 +121,45 @@ fn identify(
 /// Where the records of a run of segments end.
 fn end_of(folder: &Folder, timeline: Timeline, run: &[SegmentIdentity]) -> Outcome<Lsn> {
     let Some(last) = run.last() else { return Ok(Lsn::ZERO) };
+    let found = last_record(folder, timeline, run, last.end())?;
+    // Segments before the last one are whole, whatever runs on from them.
+    Ok(found.end.unwrap_or(last.start).max(last.start).min(last.end()))
+}
+
+/// Where the last whole record ends of what was flushed up to `flushed`. PostgreSQL flushes by pages
+/// too: what lies behind is the beginning of a record that nobody was told of, and that nobody can
+/// replay. Where that cannot be said, all of it counts.
+pub(crate) fn whole_records(
+    folder: &Folder,
+    system: SystemIdentifier,
+    size: SegmentSize,
+    (timeline, flushed): (Timeline, Lsn),
+) -> Outcome<Lsn> {
+    let mut names = folder.segments(timeline)?;
+    names.retain(|name| name.start(size).is_some_and(|start| start < flushed));
+    let runs = runs(&names, folder, system, &mut Some(size))?;
+    let Some(run) = runs.last() else { return Ok(flushed) };
+    let found = last_record(folder, timeline, run, flushed)?;
+    Ok(found.end.filter(|_| found.readable).map_or(flushed, |end| end.min(flushed)))
+}
+
+/// What was found by reading records.
+struct LastRecord {
+    /// Where the last whole one ends, if there is one.
+    end: Option<Lsn>,
+    /// Whether everything looked like WAL.
+    readable: bool,
+}
+
+/// Reads the records of a run of segments that reach into its last one, up to a position.
+fn last_record(
+    folder: &Folder,
+    timeline: Timeline,
+    run: &[SegmentIdentity],
+    until: Lsn,
+) -> Outcome<LastRecord> {
+    let mut found = LastRecord { end: None, readable: true };
+    let Some(last) = run.last() else { return Ok(found) };
     // A record that runs on into the last segment is judged from where it begins.
     let mut first = last;
     for identity in run.iter().rev() {
@@ -134,22 +173,20 @@ fn end_of(folder: &Folder, timeline: Timeline, run: &[SegmentIdentity]) -> Outco
         }
     }
     let mut decoder = Decoder::new(Source::of(first, timeline), first.start);
-    let mut buffer = vec![0; PIECE];
-    let (mut at, mut end) = (first.start, last.start);
-    while at < last.end() {
+    let mut buffer = Vec::new();
+    let mut at = first.start;
+    while at < until && found.readable {
+        buffer.resize(PIECE.min(usize::try_from(until.distance_from(at)).unwrap_or(PIECE)), 0);
         folder.read(timeline, last.segment_size, at, &mut buffer)?;
         // Behind a switch lies padding that may not have come, and that nothing tells from what
         // lay in the file before.
         let decoded = decoder.push(&buffer, |record| {
-            end = if record.is_switch() { record.lsn } else { record.end };
+            found.end = Some(if record.is_switch() { record.lsn } else { record.end });
         });
-        if decoded.is_err() {
-            break;
-        }
-        at = Lsn(at.0.saturating_add(PIECE as u64));
+        found.readable = decoded.is_ok();
+        at = Lsn(at.0.saturating_add(buffer.len() as u64));
     }
-    // Segments before the last one are whole, whatever runs on from them.
-    Ok(end.max(last.start).min(last.end()))
+    Ok(found)
 }
 
 fn header_of(

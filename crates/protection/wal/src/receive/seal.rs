@@ -32,7 +32,7 @@ pub struct Seal {
     pub epoch: u64,
     /// The timeline of the last flushed position; none if nothing was ever received.
     pub timeline: Option<Timeline>,
-    /// Nothing behind this was ever acknowledged for the epoch.
+    /// No record that ends behind this was ever acknowledged for the epoch.
     pub flushed: Option<Lsn>,
 }
 
