@@ -5,6 +5,7 @@ use std::time::Duration;
 use lifeboat_quorum::{
     Commit, EpochRecord, EpochState, Goal, Instance, Lease, Revision, Transaction,
 };
+use lifeboat_telemetry::Code;
 
 use super::Agent;
 
@@ -137,6 +138,10 @@ impl Agent<'_> {
             }
             Err(failure) => {
                 self.note(format!("no local write was committed: {failure}"));
+                // That may pass; a full disk does not, and refuses clients already.
+                if failure.code() == Code::StoreFull {
+                    (self.ports.deadline)(Duration::ZERO);
+                }
                 false
             }
         }
