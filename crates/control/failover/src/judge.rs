@@ -150,8 +150,11 @@ fn count_votes(evidence: &Evidence<'_>, epoch: u64, reasons: &mut Vec<String>) -
             reasons.push(format!("{domain} has said nothing for {seconds} s: no vote."));
         } else if said.epoch != epoch {
             reasons.push(format!("{domain} speaks of epoch {}: no vote.", said.epoch));
+        } else if *age > evidence.since_move {
+            reasons.push(format!("{domain} last spoke before epoch {epoch} served: no vote."));
         } else if said.write == Sight::Fails {
-            let lasting = said.for_how_long + *age;
+            // What failed before the epoch served says nothing of it: its primary was still to come.
+            let lasting = (said.for_how_long + *age).min(evidence.since_move);
             failing = failing.saturating_add(1);
             if lasting >= policy.unhealthy_for {
                 long_enough = long_enough.saturating_add(1);

@@ -65,6 +65,20 @@ fn silence_old_epochs_and_stalled_commits_are_no_votes() {
 }
 
 #[test]
+fn what_failed_before_the_epoch_served_does_not_move_it() {
+    let mut world = World::serving();
+    let fails = |age| voice(Seen::Fails, secs(30), age, 1);
+    let both = |age| [("west", fails(age)), ("north", fails(age))];
+    let now = both(secs(0));
+    assert_eq!(verdict(&mut world, &now, secs(0)), Verdict::Watch, "it serves from now on");
+    assert_eq!(verdict(&mut world, &now, secs(1)), Verdict::Watch, "`unhealthy_for` is 2 s");
+    assert_eq!(verdict(&mut world, &now, secs(2)), to_west());
+    let before = both(secs(4));
+    assert_eq!(verdict(&mut world, &before, secs(3)), Verdict::Stay, "nobody has looked since");
+    assert_eq!(verdict(&mut world, &before, secs(4)), to_west());
+}
+
+#[test]
 fn it_does_not_move_without_a_candidate_or_soon_after_a_move() {
     let fails = voice(Seen::Fails, secs(9), secs(0), 1);
     let voices = [("west", fails.clone()), ("north", fails)];
