@@ -20,7 +20,9 @@ pub enum Mutant {
     SlowKill,
     /// Controllers take a fence that was ordered for one that was done.
     PromoteOnUnknownFence,
-    /// The driver says "fenced" when it has only asked for it.
+    /// The driver takes the death of the postmaster for that of every process: it says "fenced" and
+    /// "down" while sessions can still commit. To say "fenced" too early is harmless by itself:
+    /// an agent whose epoch is revoked obeys nothing while it sees its instance run.
     FenceBeforeDeath,
     /// A lease is renewed without a local write.
     NoProbe,

@@ -75,6 +75,10 @@ impl SimInstance {
                 let timeline = wal::timeline(disk.log.timeline());
                 return Ok(Instance::Down { timeline, shut_down_at: disk.shut_down.map(wal::lsn) });
             }
+            if self.is(Mutant::FenceBeforeDeath) && self.node.killing.get() {
+                let timeline = wal::timeline(disk.log.timeline());
+                return Ok(Instance::Down { timeline, shut_down_at: None });
+            }
         }
         let answer = self.tell(self.timing.probe_timeout, |reply| Request::Inspect { reply }).await;
         let mut instance = answer.unwrap_or(Instance::Unclear);
