@@ -16,6 +16,8 @@ use crate::message::{Address, Reply, Unanswered};
 use crate::plant::Plant;
 
 const ANSWER: Duration = Duration::from_millis(400);
+/// How long a controller takes at most from what it saw to what it sends.
+const THINKS: Duration = Duration::from_micros(500);
 /// How long a resolver keeps an answer.
 pub const TTL: Duration = Duration::from_secs(1);
 
@@ -73,6 +75,12 @@ impl NameServer {
         });
     }
 
+    /// Somebody puts an old zone in its place: it knows the name no more.
+    pub fn lose(&self) {
+        self.plant.sim.note_of(self.process, "loses the name");
+        *self.record.borrow_mut() = None;
+    }
+
     fn swap(&self, read: Option<Option<Stamp>>, wanted: Stamp) {
         let before = self.record.borrow().clone();
         if read.is_some_and(|read| read != before) || before.as_ref() == Some(&wanted) {
@@ -128,6 +136,10 @@ impl SimTraffic {
             Verdict::Foreign(why) => return Err(Failure::new(Code::TrafficForeign, why)),
             Verdict::Set => {}
         }
+        // The process may be frozen after it has looked and before a byte leaves it.
+        let plant = &server.plant;
+        plant.is_pointing(self.process);
+        plant.sim.timer(self.process).sleep(plant.sim.between(Duration::ZERO, THINKS)).await;
         let (read, sent) = ((!self.blind).then_some(mark), wanted.clone());
         let swap = |reply| Request::Swap { read, wanted: sent, reply };
         self.answered(server, server.address.ask(self.process, ANSWER, swap).await)

@@ -51,7 +51,8 @@ pub enum Kind {
     Primary,
     /// etcd is restored from a snapshot, and daemons are started again.
     Restored,
-    /// The holder's domain is cut off, and controllers elsewhere are started again meanwhile.
+    /// The holder's domain is cut off; controllers elsewhere are started again meanwhile, or a
+    /// person there does not wait for them.
     Lost,
     /// The holder's agent is frozen between a renewal and its answer, and cut off after that.
     Landed,
@@ -59,6 +60,9 @@ pub enum Kind {
     Thaws,
     /// Controllers are frozen once they have decided, before a byte leaves them.
     Decided,
+    /// A name is lost, and a controller that puts it right is frozen before a byte leaves it, until
+    /// somebody else holds the service.
+    Misled,
     /// Standbys find nobody to stream from; receivers do.
     Unplugged,
     /// The candidate has neither stream nor archive, and then the holder is lost.
@@ -163,6 +167,7 @@ fn begin(world: &Rc<World>, fault: Fault) {
         | Kind::Landed
         | Kind::Thaws
         | Kind::Decided
+        | Kind::Misled
         | Kind::Unplugged
         | Kind::Stranded => aimed::strike(world, fault),
         _ => strike_processes(world, blow),
@@ -407,6 +412,7 @@ pub fn heal(world: &Rc<World>) {
     world.plant.network.heal();
     world.plant.unplug(false);
     world.etcd.forget_moments();
+    world.plant.forget_moments();
     for domain in 0..3 {
         world.plant.slow_disk(world.host(domain), false);
         world.etcd.slow_disk(domain, false);

@@ -37,6 +37,11 @@ pub fn arrange(world: &Rc<World>, chance: &mut Chance, span: Duration) {
     }
 }
 
+/// Somebody does not wait for the judge.
+pub fn fail_over(world: &Rc<World>, seat: usize) {
+    give(world, Command::Move(Kind::Failover), seat);
+}
+
 /// A person at a host of a domain gives a command.
 fn give(world: &Rc<World>, command: Command, seat: usize) {
     let sim = world.plant.sim.clone();

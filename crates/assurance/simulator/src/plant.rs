@@ -8,7 +8,7 @@ use std::time::Duration;
 use lifeboat_model::{DatabaseName, NodeName, RegionName};
 
 use crate::checks::Checks;
-use crate::executor::{HostId, Sim};
+use crate::executor::{HostId, ProcessId, Sim};
 use crate::mutant::Mutant;
 use crate::network::Network;
 use crate::postgres::{Node, Told};
@@ -55,6 +55,7 @@ struct Inner {
     repositories: RefCell<BTreeMap<RegionName, Repository>>,
     slow: RefCell<BTreeSet<HostId>>,
     unplugged: Cell<bool>,
+    pointing: RefCell<BTreeMap<ProcessId, Box<dyn FnOnce()>>>,
     ids: Cell<u64>,
 }
 
@@ -144,6 +145,24 @@ impl Plant {
     /// Takes the stream away from all standbys, or gives it back.
     pub fn unplug(&self, unplugged: bool) {
         self.inner.unplugged.set(unplugged);
+    }
+
+    /// Does something once a process has seen where a name leads, and is about to change it.
+    pub fn when_pointing(&self, process: ProcessId, call: impl FnOnce() + 'static) {
+        self.inner.pointing.borrow_mut().insert(process, Box::new(call));
+    }
+
+    /// A process is about to change a name.
+    pub fn is_pointing(&self, process: ProcessId) {
+        let trap = self.inner.pointing.borrow_mut().remove(&process);
+        if let Some(call) = trap {
+            call();
+        }
+    }
+
+    /// Forgets what was to be done at moments that did not come.
+    pub fn forget_moments(&self) {
+        self.inner.pointing.borrow_mut().clear();
     }
 
     /// A server did what others can see.

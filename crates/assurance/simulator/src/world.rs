@@ -245,6 +245,11 @@ impl World {
         &self.nodes
     }
 
+    /// The name servers, one a region.
+    pub fn name_servers(&self) -> &[NameServer] {
+        &self.servers
+    }
+
     /// The files of the agents of a domain: full, or not any more.
     pub fn fill_disk(&self, domain: usize, full: bool) {
         for (place, files) in self.files.iter().enumerate() {

@@ -4,16 +4,26 @@ use std::rc::Rc;
 use std::time::Duration;
 
 use super::{Fault, Kind, cut, freeze, freeze_for, kill_for, later, thaw};
+use lifeboat_quorum::EpochState;
+
 use crate::chance::Chance;
 use crate::etcd::Moment;
+use crate::person;
 use crate::scene::DOMAINS;
 use crate::world::{Unit, World};
 
 const LOOK: Duration = Duration::from_millis(20);
 const LONGEST_PAUSE: Duration = Duration::from_secs(25);
 
-const AIMED: [Kind; 6] =
-    [Kind::Lost, Kind::Landed, Kind::Thaws, Kind::Decided, Kind::Unplugged, Kind::Stranded];
+const AIMED: [Kind; 7] = [
+    Kind::Lost,
+    Kind::Landed,
+    Kind::Thaws,
+    Kind::Decided,
+    Kind::Misled,
+    Kind::Unplugged,
+    Kind::Stranded,
+];
 
 /// The aimed faults of a seed; early enough in the span that what follows from them is seen.
 pub(super) fn schedule(chance: &mut Chance, span: Duration) -> Vec<Fault> {
@@ -38,6 +48,12 @@ pub(super) fn strike(world: &Rc<World>, fault: Fault) {
             if chance.permille(500) {
                 restart_controllers(world, holds, &mut chance);
             }
+            if chance.permille(500) {
+                // Its lease lives still when the move begins.
+                let (seat, then) = ((holds + 1) % 3, Rc::clone(world));
+                let wait = chance.between(Duration::from_millis(200), Duration::from_millis(1500));
+                world.plant.sim.after(wait, move || person::fail_over(&then, seat));
+            }
         }
         Kind::Landed => freeze_agents_once_landed(world, holds, fault),
         Kind::Thaws => {
@@ -54,6 +70,7 @@ pub(super) fn strike(world: &Rc<World>, fault: Fault) {
                 world.etcd.when(world.process(unit), Moment::Decided, freeze);
             }
         }
+        Kind::Misled => mislead(world, holds, &mut chance),
         Kind::Unplugged => unplug(world, fault),
         Kind::Stranded => {
             // Neither stream nor archive for the candidate, and then the holder is lost.
@@ -137,6 +154,43 @@ fn look_for_successor(world: Rc<World>, paused: Paused) {
         sim.after(paused.late, move || thaw(&world, paused.domain));
     } else {
         sim.after(LOOK, move || look_for_successor(world, paused));
+    }
+}
+
+/// A name server loses the name; the controller beside the holder is frozen when it is about to put
+/// that right, then the holder's servers are, and it goes on where the next one is led to already.
+fn mislead(world: &Rc<World>, holds: usize, chance: &mut Chance) {
+    let unit = Unit::Controller(holds);
+    let place = chance.place(world.name_servers().len());
+    let servers = world.units().into_iter().filter(|unit| matches!(unit, Unit::Postgres(_)));
+    let servers: Vec<Unit> = servers.filter(|unit| world.domain(*unit) == holds).collect();
+    let late = chance.between(Duration::from_millis(500), Duration::from_millis(3000));
+    let then = Rc::clone(world);
+    world.plant.when_pointing(world.process(unit), move || {
+        freeze_for(&then, unit, LONGEST_PAUSE);
+        servers.iter().for_each(|server| freeze_for(&then, *server, LONGEST_PAUSE));
+        let epoch = then.plant.checks.record().map_or(0, |record| record.epoch);
+        thaw_once_led(then, unit, epoch, late);
+    });
+    world.name_servers()[place].lose();
+}
+
+/// A frozen controller goes on a while after a later epoch serves.
+fn thaw_once_led(world: Rc<World>, unit: Unit, epoch: u64, late: Duration) {
+    let (sim, process) = (world.plant.sim.clone(), world.process(unit));
+    if !sim.is_frozen(process) {
+        return;
+    }
+    let record = world.plant.checks.record();
+    let led =
+        record.is_some_and(|record| record.epoch > epoch && record.state == EpochState::Serving);
+    let thaws = sim.clone();
+    match led {
+        true => sim.after(late, move || {
+            thaws.note_of(process, "goes on");
+            thaws.thaw(process);
+        }),
+        false => sim.after(LOOK, move || thaw_once_led(world, unit, epoch, late)),
     }
 }
 
