@@ -1,6 +1,7 @@
 //! What must never happen, checked at every step, against the truth that only a simulator knows.
 
 mod losses;
+mod moves;
 mod receivers;
 
 use std::cell::RefCell;
@@ -60,6 +61,8 @@ struct State {
     /// When each epoch began, and its newest record.
     begun: BTreeMap<u64, (Duration, EpochRecord)>,
     restored: bool,
+    /// Since when the newest epoch has served without a break.
+    serving: Option<Duration>,
     /// Since when a server has been a primary without a break.
     since: BTreeMap<Spot, Duration>,
     /// Renewals that were sent while a server was frozen: since when it was, and when the first
@@ -188,6 +191,7 @@ impl Checks {
         {
             plant.sim.fail(format!("run {run} is replaced by {:?} while it is at work", after.run));
         }
+        self.look_at_judge(plant, before.as_ref(), &after);
         if after.epoch > epoch_before {
             if before.is_some() {
                 plant.sim.note("record", format!("fence: {:?}", after.fence.proof));

@@ -31,6 +31,8 @@ pub struct Tuning {
     pub lease: Duration,
     /// How long it takes at most to kill every process of a server.
     pub kill: Duration,
+    /// How long a service has to fail before it is moved without a person.
+    pub unhealthy: Duration,
 }
 
 /// Handles to everything; clones are handles to the same.

@@ -87,6 +87,7 @@ impl Scene {
             ship: ms(400),
             replay: if chance.permille(200) { (ms(200), ms(2500)) } else { (ms(10), ms(50)) },
             kill: if chance.permille(300) { timing.fence_deadline * 9 / 10 } else { ms(60) },
+            unhealthy: Duration::ZERO,
         };
         let far = chance.permille(200);
         let link = Link {
@@ -104,6 +105,7 @@ impl Scene {
             pause: ms(chance.range(60, 300)),
             polls: *chance.pick(&[3, 4, 5, 10]),
         };
+        scene.tuning.unhealthy = scene.service.policy.unhealthy_for;
         scene.tuning.ship = ms(*chance.pick(&[200, 400, 400, 2500]));
         scene
     }
