@@ -73,7 +73,7 @@ fn a_sound_move_holds() {
     let verdict = judge(&sound());
     assert!(verdict.holds(), "{:#?}", verdict.lines());
     verdict.outcome().unwrap();
-    assert_eq!(outages(&sound().history)[0].first, Duration::from_secs(3));
+    assert_eq!(outages(&sound().history)[0].first.as_millis(), 3000);
 }
 
 #[test]
@@ -227,6 +227,20 @@ fn a_scenario_in_which_nothing_happened_is_no_success() {
     let mut evidence = sound();
     evidence.disturbances[0].at_ns = 0;
     not_checked(&evidence, "clients were answered");
+}
+
+/// The east takes a write at eight seconds and answers at ten, when a link is mended: whoever waited
+/// for that was not served.
+#[test]
+fn who_waits_for_an_answer_is_not_served() {
+    let mut evidence = sound();
+    let all = &mut evidence.history.entries;
+    all.retain(|entry| entry.timeline != Some(1) || entry.sequence <= 80 || entry.sequence == 100);
+    all.iter_mut().find(|entry| entry.sequence == 100).unwrap().sent_ns = 8 * SECOND;
+    assert_eq!(outages(&evidence.history)[0].first, Duration::from_secs(5));
+    violated(&evidence, TIMES);
+    evidence.moves.as_mut().unwrap()[0].rto = Some(Duration::from_millis(4800));
+    assert!(matches!(finding(&evidence, TIMES), Finding::Holds(_)));
 }
 
 /// A write that the east was asked for at nine seconds and acknowledged at 15, when the west wrote.

@@ -6,15 +6,16 @@ use std::time::Duration;
 use super::{Evidence, Finding, cases, terms};
 use crate::ledger::{History, Way};
 
-/// Between the last acknowledgement of one node and the first of the next, as clients of the
-/// endpoint saw it.
+/// Between the last write that one node took and the first that the next one acknowledged, as clients
+/// of the endpoint saw it. Of the last one counts when it was sent: who waits for an answer, perhaps
+/// until a link is mended, is not served.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Outage {
     /// Who wrote before.
     pub from: String,
     /// Who writes since.
     pub to: String,
-    /// When the last write before was acknowledged.
+    /// When the last write that was acknowledged before was sent.
     pub began_ns: u64,
     /// Until any client wrote again.
     pub first: Duration,
@@ -38,7 +39,7 @@ pub fn outages(history: &History) -> Vec<Outage> {
             let mut last: BTreeMap<&str, u64> = BTreeMap::new();
             for entry in of(before) {
                 let at = last.entry(&entry.writer).or_default();
-                *at = entry.done_ns.max(*at);
+                *at = entry.sent_ns.max(*at);
             }
             let began_ns = *last.values().max()?;
             let mut firsts: BTreeMap<&str, u64> = BTreeMap::new();
