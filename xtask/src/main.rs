@@ -6,6 +6,7 @@ mod failover;
 mod install;
 mod patroni;
 mod schema;
+mod services;
 mod stream;
 mod test;
 mod tidy;
@@ -44,6 +45,8 @@ enum Task {
     BenchFailover(failover::Options),
     /// Measure Patroni's failover and switchover, as the peer of Lifeboat's.
     BenchPatroni(patroni::Options),
+    /// Measure one controller over 1,000 services: CPU, memory, and how soon it decides.
+    BenchServices(services::Options),
     /// Break things on purpose for as long as it takes; `cargo xtask test` does a sample of it.
     Torture(torture::Options),
     /// Check the house rules that compilers do not know.
@@ -71,6 +74,7 @@ fn run(task: &Task) -> Result<()> {
         Task::BenchStream(options) => stream::run(root(), options),
         Task::BenchFailover(options) => failover::run(root(), options),
         Task::BenchPatroni(options) => patroni::run(options),
+        Task::BenchServices(options) => services::run(root(), options),
         Task::Torture(options) => torture::run(root(), options),
         Task::Tidy => tidy::run(root()),
         Task::Schema => schema::write(root()),

@@ -5,6 +5,7 @@
 //! over, for nobody may need a repository to serve; if nobody did, they are asked again later.
 
 use std::cell::{Cell, RefCell};
+use std::pin::pin;
 use std::time::Duration;
 
 use futures::future::{Either, select};
@@ -13,6 +14,7 @@ use lifeboat_environment::Timer;
 use lifeboat_failover::{Elsewhere, Mirror, Service};
 use lifeboat_quorum::{EpochRecord, Keys};
 use lifeboat_telemetry::Failure;
+use tokio::sync::Notify;
 
 /// How long an answer is waited for at the most, whatever an archive promises.
 const PATIENCE: Duration = Duration::from_secs(3);
@@ -42,6 +44,8 @@ pub(crate) struct Inquiry {
     phase: Cell<Phase>,
     /// How often there was reason for doubt.
     doubts: Cell<u32>,
+    /// Wakes who asks.
+    doubted: Notify,
     /// When the last read of the store ended, and the epoch that it found.
     read: Cell<Option<(Duration, u64)>>,
 }
@@ -55,6 +59,7 @@ impl Inquiry {
             answer: RefCell::default(),
             phase: Cell::new(Phase::Due),
             doubts: Cell::new(0),
+            doubted: Notify::new(),
             read: Cell::new(None),
         }
     }
@@ -87,6 +92,7 @@ impl Inquiry {
     pub fn doubt(&self) {
         self.doubts.set(self.doubts.get().saturating_add(1));
         self.phase.set(Phase::Due);
+        self.doubted.notify_one();
     }
 
     /// Whether nothing new may be begun by the store's word yet.
@@ -94,24 +100,21 @@ impl Inquiry {
         matches!(self.phase.get(), Phase::Due | Phase::Answered(_))
     }
 
-    /// Asks for ever, whenever it is to be asked.
-    pub async fn keep_asking(
-        &self,
-        timer: &dyn Timer,
-        poll: Duration,
-        epochs: &dyn EpochArchive,
-        service: &Service,
-    ) {
+    /// Ends when they are to be asked. One waits for it at a time.
+    pub async fn until_due(&self, timer: &dyn Timer) {
         loop {
-            let due = match self.phase.get() {
-                Phase::Due => true,
-                Phase::PassedOver(at) => timer.elapsed().saturating_sub(at) >= AGAIN,
-                Phase::Answered(_) | Phase::Settled => false,
-            };
-            if due {
-                self.ask(timer, epochs, service).await;
+            let doubted = self.doubted.notified();
+            match self.phase.get() {
+                Phase::Due => return,
+                Phase::PassedOver(at) => {
+                    let left = AGAIN.saturating_sub(timer.elapsed().saturating_sub(at));
+                    if left.is_zero() {
+                        return;
+                    }
+                    select(timer.sleep(left), pin!(doubted)).await;
+                }
+                Phase::Answered(_) | Phase::Settled => doubted.await,
             }
-            timer.sleep(poll).await;
         }
     }
 

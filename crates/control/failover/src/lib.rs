@@ -18,6 +18,7 @@ mod start;
 mod traffic;
 mod upkeep;
 mod view;
+mod voices;
 
 pub use adopt::{Adoption, adopt, adoption, withdraw};
 pub use advance::{Next, Proposal, Turn, advance};
@@ -32,6 +33,7 @@ pub use start::{Wanted, first_epoch, start};
 pub use traffic::{TrafficState, reconcile};
 pub use upkeep::{Upkeep, upkeep};
 pub use view::{Mirror, Seen, Table, View, read_run};
+pub use voices::Voices;
 
 #[cfg(test)]
 mod tests;

@@ -6,4 +6,5 @@ mod judge;
 mod predict;
 mod report;
 mod upkeep;
+mod voices;
 mod world;

@@ -112,8 +112,13 @@ impl Keys {
         format!("{}observers/", self.prefix)
     }
 
-    /// What one observer sees. Written by it.
+    /// Everything that one observer sees.
     pub fn observer(&self, domain: &RegionName) -> String {
-        format!("{}{domain}", self.observers())
+        format!("{}{domain}/", self.observers())
+    }
+
+    /// What one observer sees of a share of the services. Written by it.
+    pub fn observations(&self, domain: &RegionName, share: usize) -> String {
+        format!("{}{share:04}", self.observer(domain))
     }
 }

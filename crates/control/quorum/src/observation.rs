@@ -6,7 +6,7 @@ use std::time::Duration;
 use lifeboat_model::{RegionName, ServiceName};
 use serde::{Deserialize, Serialize};
 
-/// All that one observer sees: the value of its key.
+/// What one observer sees of a share of the services: the value of one of its keys.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Observations {
@@ -16,6 +16,12 @@ pub struct Observations {
     pub beat: u64,
     /// What it sees of each service.
     pub services: BTreeMap<ServiceName, Observation>,
+}
+
+impl Observations {
+    /// How many services a value tells of at most. With reasons that are [`Observation::brief`], it
+    /// never exceeds what a store takes.
+    pub const SERVICES: usize = 64;
 }
 
 /// What it sees of one service.
@@ -30,6 +36,20 @@ pub struct Observation {
     pub for_how_long: Duration,
     /// Why, in words.
     pub why: String,
+}
+
+/// How many bytes a reason has at most.
+const BRIEF: usize = 400;
+
+impl Observation {
+    /// A reason that is short enough to be told.
+    pub fn brief(why: &str) -> String {
+        if why.len() <= BRIEF {
+            return why.to_owned();
+        }
+        let end = why.floor_char_boundary(BRIEF - '…'.len_utf8());
+        format!("{}…", why.get(..end).unwrap_or_default())
+    }
 }
 
 /// The outcome of a probe.

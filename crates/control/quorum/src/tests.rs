@@ -1,4 +1,5 @@
 //! The rules of epoch and lease.
 
 mod lease;
+mod observation;
 mod record;

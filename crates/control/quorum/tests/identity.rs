@@ -89,7 +89,7 @@ async fn a_stolen_agent_can_do_nothing_but_lie_about_itself() -> Result<()> {
         Transaction::new().create(all("receivers/ledger/east/desired"), &"do not seal"),
         Transaction::new().create(all("receivers/ledger/west/status"), &"sealed"),
         Transaction::new().create(all("runs/0000000001/journal/000001"), &"done"),
-        Transaction::new().create("lifeboat/observers/east", &"all is well"),
+        Transaction::new().create("lifeboat/observers/east/0000", &"all is well"),
         Transaction::new().create("lifeboat/services/books/lease/ledger", &"mine"),
         Transaction::new().delete(all("epoch")),
         Transaction::new().create("elsewhere", &"anything"),
@@ -119,9 +119,10 @@ async fn a_controller_writes_no_lease_and_no_status_and_strangers_nothing() -> R
     let site = Site::start().await?;
     let controller = site.as_user(&site.controller)?;
     let all = |name: &str| format!("lifeboat/services/payments/{name}");
-    done(&controller, Transaction::new().create("lifeboat/observers/east", &1)).await?;
+    done(&controller, Transaction::new().create("lifeboat/observers/east/0000", &1)).await?;
     done(&controller, Transaction::new().create(all("receivers/ledger/west/desired"), &1)).await?;
-    for key in [all("lease/ledger"), all("status/ledger/east-1"), "lifeboat/observers/west".into()]
+    for key in
+        [all("lease/ledger"), all("status/ledger/east-1"), "lifeboat/observers/west/0000".into()]
     {
         let commit = controller.commit(Transaction::new().put(key, &1)).await;
         ensure!(matches!(commit, Err(StoreError::Denied(_))), "{commit:?}");
@@ -147,7 +148,7 @@ async fn a_controller_writes_no_lease_and_no_status_and_strangers_nothing() -> R
     let commit = agent.commit(Transaction::new().put(all("lease/ledger"), &1)).await;
     ensure!(matches!(commit, Err(StoreError::Denied(_))), "{commit:?}");
     // A change of any user makes every token old; nobody notices.
-    done(&controller, Transaction::new().put("lifeboat/observers/east", &2)).await?;
+    done(&controller, Transaction::new().put("lifeboat/observers/east/0000", &2)).await?;
     Ok(())
 }
 

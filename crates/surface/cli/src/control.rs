@@ -7,10 +7,10 @@ use futures::future::{join, join_all};
 use lifeboat_drivers::{EpochArchive, KnownEpoch, RepositoryEpochs};
 use lifeboat_environment::{SystemTimer, Timer};
 use lifeboat_failover::candidate::ABSENT_AFTER;
-use lifeboat_failover::{Elsewhere, Mirror, Seen, Service, View, Voice};
+use lifeboat_failover::{Elsewhere, Mirror, Service, View, Voice, Voices};
 use lifeboat_model::spec::Engine;
 use lifeboat_model::{RegionName, ServiceName};
-use lifeboat_quorum::{Keys, Observations, Store, Timing, Transaction};
+use lifeboat_quorum::{Keys, Store, Timing, Transaction};
 use lifeboat_repository::access::writer_path;
 use lifeboat_repository::ids::Digest;
 use lifeboat_repository::keys::WriterKey;
@@ -185,20 +185,14 @@ impl Sight {
         control: &Control,
         service: &ServiceName,
     ) -> Outcome<BTreeMap<RegionName, Voice>> {
+        let mut voices = Voices::default();
         let prefix = control.keys.observers();
-        let now = Self::now();
-        let mut voices = BTreeMap::new();
-        let keys: Vec<String> =
-            self.mirror.below(&prefix).map(|(_, entry, _)| entry.key.clone()).collect();
-        for key in keys {
-            let Some(seen) = self.mirror.get::<Observations>(&key)? else { continue };
-            let Seen { value, observed, .. } = seen;
-            if let Some(said) = value.services.get(service) {
-                let age = now.saturating_sub(observed);
-                voices.insert(value.domain.clone(), Voice { said: said.clone(), age });
+        for (_, entry, _) in self.mirror.below(&prefix) {
+            if let Some(seen) = self.mirror.get(&entry.key)? {
+                voices.hear(seen);
             }
         }
-        Ok(voices)
+        Ok(voices.on(service, Self::now()))
     }
 }
 

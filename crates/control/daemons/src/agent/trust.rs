@@ -10,8 +10,10 @@ impl Agent<'_> {
     /// renewal waits for an answer.
     pub(super) async fn inquire(&self) {
         let Self { settings, ports, .. } = self;
-        let (poll, service) = (settings.poll, &settings.service);
-        self.inquiry.keep_asking(ports.timer, poll, ports.epochs, service).await;
+        loop {
+            self.inquiry.until_due(ports.timer).await;
+            self.inquiry.ask(ports.timer, ports.epochs, &settings.service).await;
+        }
     }
 
     /// Why the record is not acted on; none if nothing speaks against it.

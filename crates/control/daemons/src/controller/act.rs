@@ -1,41 +1,88 @@
 //! One service: its run goes on, else its upkeep, else it is judged.
 
+use std::rc::Rc;
 use std::time::Duration;
 
 use lifeboat_failover::candidate::ABSENT_AFTER;
 use lifeboat_failover::{
-    Evidence, Judgement, Next, Seen, Service, Turn, Verdict, View, Wanted, Writes, advance, judge,
-    start, upkeep,
+    Evidence, Judgement, Next, Proposal, Service, Turn, Verdict, View, Wanted, Writes, advance,
+    judge, start, upkeep,
 };
 use lifeboat_model::RegionName;
 use lifeboat_quorum::{Commit, EpochRecord, Seen as Sight, Transaction};
-use lifeboat_telemetry::Outcome;
-use lifeboat_workflow::{Kind, Run};
+use lifeboat_workflow::Kind;
 
 use super::Controller;
 use crate::inquiry::spoken;
 
-/// A run makes this many transitions at most before other services have their turn.
-const CHAIN: usize = 16;
+/// What a service needs now.
+pub(super) enum Deed {
+    /// A transaction, and what it is good for.
+    Commit(String, Transaction),
+    /// The next epoch of its run is to be chosen.
+    Choose(Box<Proposal>),
+    /// The epoch that was chosen is to begin.
+    Begin(Box<EpochRecord>),
+}
+
+/// Whom a deed has to wait for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Whom {
+    /// The quorum store alone.
+    Store,
+    /// Repositories too.
+    Repositories,
+}
+
+impl Deed {
+    /// Whom it has to wait for.
+    pub fn waits_for(&self) -> Whom {
+        match self {
+            Self::Commit(..) => Whom::Store,
+            Self::Choose(_) | Self::Begin(_) => Whom::Repositories,
+        }
+    }
+}
 
 impl Controller<'_> {
-    pub(super) async fn act(&self, service: &Service, now: Duration) {
-        let mut now = now;
-        for _ in 0..CHAIN {
-            let Some(view) = self.views.borrow().get(&service.name).cloned() else { return };
-            if !self.trusts(service, &view) {
-                return;
+    /// What a service needs, by what was last read.
+    pub(super) fn see(&self, service: &Service, now: Duration) -> Option<(Rc<View>, Deed)> {
+        let view = self.view_of(&service.name)?;
+        if !self.trusts(service, &view) {
+            return None;
+        }
+        let deed = match &view.run {
+            Some(_) => self.carry_on(service, &view, now),
+            None => self.keep_or_judge(service, &view, now),
+        };
+        Some((view, deed?))
+    }
+
+    /// Does it, and says whether reading again is worth it.
+    pub(super) async fn carry_out(
+        &self,
+        service: &Service,
+        view: &View,
+        deed: Deed,
+        now: Duration,
+    ) -> bool {
+        let transition = match (deed, self.turn(service, view, now)) {
+            (Deed::Commit(what, transaction), _) => return self.commit(&what, transaction).await,
+            (Deed::Choose(proposal), Some(turn)) => {
+                let writes = self.choose(&turn, *proposal).await;
+                writes.map(|writes| self.transition(&turn, &writes))
             }
-            let wrote = match &view.run {
-                Some((run, observed)) => self.carry_on(service, &view, run, *observed, now).await,
-                None => self.keep_or_judge(service, &view, now).await,
-            };
-            if !wrote {
-                return;
+            (Deed::Begin(next), Some(turn)) => {
+                let writes = self.begin(&turn, *next).await;
+                writes.map(|writes| self.transition(&turn, &writes))
             }
-            now = self.now();
-            if self.read().await.is_err() {
-                return;
+            (Deed::Choose(_) | Deed::Begin(_), None) => return false,
+        };
+        match transition {
+            Ok((what, transaction)) => self.commit(&what, transaction).await,
+            Err(failure) => {
+                self.note(format!("the next epoch cannot begin: {}", spoken(&failure)));
+                false
             }
         }
     }
@@ -56,49 +103,37 @@ impl Controller<'_> {
         }
     }
 
-    pub(super) async fn carry_on(
-        &self,
-        service: &Service,
-        view: &View,
-        run: &Run,
-        observed: Duration,
-        now: Duration,
-    ) -> bool {
-        let Some(record) = &view.record else { return false };
-        let traffic = self.traffic.borrow().get(&service.name).cloned();
-        let traffic = traffic.filter(|(epoch, _)| *epoch == record.value.epoch);
-        let turn = Turn {
+    /// A run, as it stands; none if there is none.
+    fn turn<'a>(&self, service: &'a Service, view: &'a View, now: Duration) -> Option<Turn<'a>> {
+        let (record, (run, observed)) = (view.record.as_ref()?, view.run.as_ref()?);
+        Some(Turn {
             service,
             view,
             record,
             run,
-            observed,
-            traffic: traffic.as_ref().map(|(_, lines)| lines.as_slice()),
+            observed: *observed,
+            traffic: None,
             answered: self.answered(service, record.value.epoch),
             now,
             at: self.ports.clock.now(),
-        };
-        match advance(&turn) {
-            Next::Wait(_) => false,
-            Next::Write(writes) => self.write(service, record, run, &writes).await,
-            Next::Choose(proposal) => {
-                let chosen = self.choose(&turn, *proposal).await;
-                self.write_epoch(&turn, chosen).await
-            }
-            Next::Begin(next) => {
-                let begun = self.begin(&turn, *next).await;
-                self.write_epoch(&turn, begun).await
-            }
-        }
+        })
     }
 
-    async fn write_epoch(&self, turn: &Turn<'_>, writes: Outcome<Writes>) -> bool {
-        match writes {
-            Ok(writes) => self.write(turn.service, turn.record, turn.run, &writes).await,
-            Err(failure) => {
-                self.note(format!("the next epoch cannot begin: {}", spoken(&failure)));
-                false
+    /// The next thing that a run does.
+    pub(super) fn carry_on(&self, service: &Service, view: &View, now: Duration) -> Option<Deed> {
+        let turn = self.turn(service, view, now)?;
+        let traffic = self.traffic.borrow();
+        let traffic = traffic.get(&service.name);
+        let traffic = traffic.filter(|(epoch, _)| *epoch == turn.record.value.epoch);
+        let turn = Turn { traffic: traffic.map(|(_, lines)| lines.as_slice()), ..turn };
+        match advance(&turn) {
+            Next::Wait(_) => None,
+            Next::Write(writes) => {
+                let (what, transaction) = self.transition(&turn, &writes);
+                Some(Deed::Commit(what, transaction))
             }
+            Next::Choose(proposal) => Some(Deed::Choose(proposal)),
+            Next::Begin(next) => Some(Deed::Begin(next)),
         }
     }
 
@@ -118,13 +153,9 @@ impl Controller<'_> {
         ago.get(needed.checked_sub(1)?).copied()
     }
 
-    async fn write(
-        &self,
-        service: &Service,
-        record: &Seen<EpochRecord>,
-        run: &Run,
-        writes: &Writes,
-    ) -> bool {
+    /// One transition of a run, with all that belongs to it.
+    fn transition(&self, turn: &Turn<'_>, writes: &Writes) -> (String, Transaction) {
+        let Turn { service, record, run, .. } = turn;
         let read = (&record.value, record.revision);
         let (keys, at) = (&self.settings.keys, self.ports.clock.now());
         let by = self.settings.domain.as_str();
@@ -134,11 +165,12 @@ impl Controller<'_> {
             "{} run {}: {step} {:?}: {}",
             service.name, run.plan.run, writes.change, writes.evidence
         );
-        self.commit(&what, transaction).await
+        (what, transaction)
     }
 
-    async fn keep_or_judge(&self, service: &Service, view: &View, now: Duration) -> bool {
-        let Some(record) = &view.record else { return false };
+    /// What a service needs that no run is at work on.
+    fn keep_or_judge(&self, service: &Service, view: &View, now: Duration) -> Option<Deed> {
+        let record = view.record.as_ref()?;
         let kept = {
             let mut heard = self.stalls.borrow_mut();
             let stalls = heard.entry(service.name.clone()).or_default();
@@ -147,20 +179,18 @@ impl Controller<'_> {
         };
         if let Some(upkeep) = kept {
             let transaction = upkeep.transaction(service, &self.settings.keys, record);
-            let what = format!("{}: {}", service.name, upkeep.why);
-            return self.commit(&what, transaction).await;
+            return Some(Deed::Commit(format!("{}: {}", service.name, upkeep.why), transaction));
         }
         let judgement = self.judge(service, view, now);
         let verdict = judgement.verdict.clone();
-        let news = self.judgements.borrow().get(&service.name).map(|before| &before.verdict)
-            != Some(&verdict);
-        if news {
+        let mut judgements = self.judgements.borrow_mut();
+        if judgements.get(&service.name) != Some(&verdict) {
             self.note(format!("{}: {verdict:?}: {}", service.name, judgement.reasons.join(" ")));
+            judgements.insert(service.name.clone(), verdict.clone());
         }
-        self.judgements.borrow_mut().insert(service.name.clone(), judgement.clone());
         match verdict {
-            Verdict::Move { to } => self.fire(service, view, to, &judgement, now).await,
-            Verdict::Stay | Verdict::Watch | Verdict::Ask { .. } | Verdict::Stuck => false,
+            Verdict::Move { to } => self.fire(service, view, to, &judgement, now),
+            Verdict::Stay | Verdict::Watch | Verdict::Ask { .. } | Verdict::Stuck => None,
         }
     }
 
@@ -176,14 +206,14 @@ impl Controller<'_> {
         })
     }
 
-    async fn fire(
+    fn fire(
         &self,
         service: &Service,
         view: &View,
         to: RegionName,
         judgement: &Judgement,
         now: Duration,
-    ) -> bool {
+    ) -> Option<Deed> {
         let at = self.ports.clock.now();
         let voices = self.voices_on(&service.name);
         let failing = voices.values().filter(|voice| voice.said.write == Sight::Fails);
@@ -199,11 +229,11 @@ impl Controller<'_> {
         match start(service, view, &self.settings.keys, &wanted, now, at) {
             Ok((plan, transaction)) => {
                 let what = format!("{}: failover to {} begins", service.name, plan.to);
-                self.commit(&what, transaction).await
+                Some(Deed::Commit(what, transaction))
             }
             Err(failure) => {
                 self.note(format!("{}: {}", service.name, failure.full_message()));
-                false
+                None
             }
         }
     }

@@ -13,6 +13,8 @@ use lifeboat_workflow::{Change, Kind, Run, Step};
 use super::*;
 use crate::tests::{FakeTimer, name, service};
 
+mod many;
+
 /// Nobody looks in these tests.
 struct Blind;
 
@@ -36,10 +38,15 @@ struct Meeting {
 impl Meeting {
     /// The first epoch serves, in the east.
     fn new() -> Self {
+        Self::of(service(), &MemoryStore::new())
+    }
+
+    /// The same, of a service beside others.
+    fn of(service: Service, store: &MemoryStore) -> Self {
         let meeting = Self {
-            service: service(),
+            service,
             keys: Keys::default(),
-            store: MemoryStore::new(),
+            store: store.clone(),
             epochs: MemoryEpochs::new(),
             timer: FakeTimer::default(),
             traffic: BTreeMap::new(),
@@ -154,12 +161,28 @@ impl Controller<'_> {
         }
     }
 
-    /// One turn, as `decide` makes it.
-    async fn turn(&self) {
+    /// One turn of each service, as far as it goes.
+    async fn turns(&self) {
         self.read().await.unwrap();
         for service in self.settings.services.values() {
-            self.act(service, self.now()).await;
+            while self.does_what_is_due(service).await {
+                self.read().await.unwrap();
+            }
         }
+    }
+
+    /// Whether something was written.
+    async fn does_what_is_due(&self, service: &Service) -> bool {
+        let now = self.now();
+        let Some((view, deed)) = self.see(service, now) else { return false };
+        self.carry_out(service, &view, deed, now).await
+    }
+
+    /// The same, whether the store is to be believed or not.
+    async fn carries_on(&self, service: &Service) -> bool {
+        let (view, now) = (self.view_of(&service.name).unwrap(), self.now());
+        let deed = self.carry_on(service, &view, now).unwrap();
+        self.carry_out(service, &view, deed, now).await
     }
 }
 
@@ -170,8 +193,8 @@ fn rivals_begin_epochs_without_gaps() {
         meeting.fail_over();
         meeting.two(async |one, other| {
             join(one.settle(), other.settle()).await;
-            join(one.turn(), other.turn()).await;
-            join(one.turn(), other.turn()).await;
+            join(one.turns(), other.turns()).await;
+            join(one.turns(), other.turns()).await;
         });
         let record = meeting.view().record.unwrap().value;
         assert_eq!((record.epoch, record.run), (epoch, Some(RunId(epoch - 1))));
@@ -188,9 +211,7 @@ fn whoever_goes_on_after_a_crash_creates_the_object_that_was_chosen() {
     // One has chosen and created, and dies before the record.
     meeting.two(async |one, _| {
         one.watch().await;
-        let view = one.views.borrow()[&meeting.service.name].clone();
-        let (run, observed) = view.run.clone().unwrap();
-        assert!(one.carry_on(&meeting.service, &view, &run, observed, one.now()).await);
+        assert!(one.carries_on(&meeting.service).await);
     });
     let (run, _) = meeting.view().run.unwrap();
     let chosen = run.chosen().unwrap();
@@ -199,7 +220,7 @@ fn whoever_goes_on_after_a_crash_creates_the_object_that_was_chosen() {
     block_on(meeting.epochs.record(&meeting.service.name, &chosen)).unwrap();
     meeting.two(async |_, other| {
         other.settle().await;
-        other.turn().await;
+        other.turns().await;
     });
     assert_eq!(meeting.view().record.unwrap().value, chosen, "of another clock, the same record");
     assert_eq!(meeting.epochs.numbers(&meeting.service.name), [1, 2]);
@@ -211,10 +232,7 @@ fn a_number_that_another_run_has_is_left_out() {
     let given_up = meeting.fail_over();
     let begin = async |controller: &Controller<'_>| {
         controller.watch().await;
-        let view = controller.views.borrow()[&meeting.service.name].clone();
-        let (run, observed) = view.run.clone().unwrap();
-        let now = controller.now();
-        controller.carry_on(&meeting.service, &view, &run, observed, now).await
+        controller.carries_on(&meeting.service).await
     };
     // A run has chosen and created, and a person gives it up before the record.
     meeting.two(async |one, _| assert!(begin(one).await));
@@ -230,7 +248,7 @@ fn a_number_that_another_run_has_is_left_out() {
         assert_eq!(meeting.view().run.unwrap().0.chosen().unwrap().epoch, 2);
         meeting.epochs.be(Mood::Well);
         other.settle().await;
-        other.turn().await;
+        other.turns().await;
     });
     assert_eq!(meeting.view().record.unwrap().value.epoch, 3);
     assert_eq!(meeting.epochs.numbers(&meeting.service.name), [1, 2, 3]);
@@ -248,9 +266,9 @@ fn a_record_older_than_the_repositories_is_not_acted_on() {
         let before = meeting.store.look("", 0).revision;
         meeting.two(async |one, other| {
             for controller in [one, other] {
-                controller.turn().await;
+                controller.turns().await;
                 controller.settle().await;
-                controller.turn().await;
+                controller.turns().await;
                 assert!(controller.serving(&meeting.service.name).is_none());
             }
         });
@@ -269,7 +287,7 @@ fn an_epoch_that_turns_up_while_the_next_is_chosen_ends_the_choice() {
         one.settle().await;
         let of_nobody = EpochRecord { epoch: 7, run: None, ..meeting.view().record.unwrap().value };
         meeting.epochs.record(&meeting.service.name, &of_nobody).await.unwrap();
-        one.turn().await;
+        one.turns().await;
     });
     assert_eq!(meeting.view().record.unwrap().value.epoch, 1);
     assert!(meeting.view().run.unwrap().0.chosen().is_none());
@@ -283,11 +301,11 @@ fn no_repository_is_needed_to_go_on() {
     meeting.fail_over();
     meeting.epochs.be(Mood::Silent);
     meeting.two(async |one, _| {
-        one.turn().await;
+        one.turns().await;
         assert!(meeting.view().run.unwrap().0.chosen().is_none());
         one.settle().await;
         meeting.epochs.be(Mood::Away);
-        one.turn().await;
+        one.turns().await;
     });
     assert_eq!(meeting.view().record.unwrap().value.epoch, 2);
 }

@@ -21,11 +21,13 @@ impl Controller<'_> {
     async fn lead(&self, service: &Service) {
         let name = &service.name;
         let drivers = self.ports.traffic.get(name).map(Vec::as_slice).unwrap_or_default();
+        let every = self.settings.traffic_every;
+        let mut pause = every + self.turn_of(name, every);
         let mut told = BTreeSet::new();
         let mut settled = None;
         loop {
             let Some(record) = self.serving(name) else {
-                self.ports.timer.sleep(self.settings.poll).await;
+                select(self.ports.timer.sleep(every), pin!(self.news_of(name))).await;
                 continue;
             };
             let known = settled == Some(record.epoch);
@@ -33,8 +35,9 @@ impl Controller<'_> {
                 settled = Some(record.epoch);
                 self.take(name, record.epoch, &states, &mut told);
             }
-            let pause = self.ports.timer.sleep(self.settings.traffic_every);
-            select(pause, pin!(self.until_news(name, record.epoch))).await;
+            let look_again = self.ports.timer.sleep(pause);
+            select(look_again, pin!(self.until_another_serves(name, record.epoch))).await;
+            pause = every;
         }
     }
 
@@ -51,24 +54,23 @@ impl Controller<'_> {
         if !settled {
             return Some(states.await);
         }
-        match select(pin!(states), pin!(self.until_news(name, record.epoch))).await {
+        match select(pin!(states), pin!(self.until_another_serves(name, record.epoch))).await {
             Either::Left((states, _)) => Some(states),
             Either::Right(_) => None,
         }
     }
 
     /// Ends when another epoch serves than this one.
-    async fn until_news(&self, name: &ServiceName, epoch: u64) {
+    async fn until_another_serves(&self, name: &ServiceName, epoch: u64) {
         while self.serving(name).is_none_or(|record| record.epoch == epoch) {
-            self.ports.timer.sleep(self.settings.poll).await;
+            self.news_of(name).await;
         }
     }
 
     pub(super) fn serving(&self, name: &ServiceName) -> Option<EpochRecord> {
-        let views = self.views.borrow();
-        let view = views.get(name)?;
+        let view = self.view_of(name)?;
         let record = &view.record.as_ref()?.value;
-        if !self.trusts(self.settings.services.get(name)?, view) {
+        if !self.trusts(self.settings.services.get(name)?, &view) {
             return None;
         }
         (record.state == EpochState::Serving).then(|| record.clone())

@@ -5,17 +5,20 @@ use std::time::Duration;
 use futures::future::join_all;
 use lifeboat_failover::{Service, View};
 
-use super::Controller;
+use super::{Controller, Ports};
 use crate::inquiry::spoken;
 
 impl Controller<'_> {
     /// Asks the repositories, whenever there is reason to, for ever.
     pub(super) async fn inquire(&self) {
-        let ports = self.ports;
-        let services = self.settings.services.values();
-        let asking = services.filter_map(|service| {
-            let inquiry = self.inquiries.get(&service.name)?;
-            Some(inquiry.keep_asking(ports.timer, self.settings.poll, ports.epochs, service))
+        let Ports { timer, epochs, .. } = *self.ports;
+        let asking = self.settings.services.values().map(async |service| {
+            let Some(inquiry) = self.inquiries.get(&service.name) else { return };
+            loop {
+                inquiry.until_due(timer).await;
+                inquiry.ask(timer, epochs, service).await;
+                self.tell_news_of(&service.name);
+            }
         });
         join_all(asking).await;
     }
@@ -27,7 +30,11 @@ impl Controller<'_> {
             let Some(service) = self.settings.services.get(name) else { continue };
             let record = views.get(name).and_then(|view| view.record.as_ref());
             let epoch = record.map_or(0, |record| record.value.epoch);
+            let was_open = inquiry.is_open();
             inquiry.saw(read, service.timing.lease, epoch);
+            if was_open && !inquiry.is_open() {
+                self.tell_news_of(name);
+            }
         }
     }
 

@@ -65,7 +65,7 @@ impl Rights {
     /// observer sees. No lease and no status: those are agents'.
     pub fn of_controller(keys: &Keys, spec: &Spec, domain: &RegionName) -> Self {
         let mut rights = Self::of_operator(keys, spec).0;
-        rights.push(Right::write(keys.observer(domain)));
+        rights.push(Right::write_below(keys.observer(domain)));
         for service in spec.services.keys() {
             rights.push(Right::write_below(format!("{}desired/", keys.service(service))));
         }
