@@ -61,8 +61,8 @@ fn many(count: usize, silent: impl Fn(usize) -> bool) -> (Vec<Meeting>, Silent) 
     (meetings, Silent(silent, MemoryEpochs::new()))
 }
 
-/// Gives `work` a controller of all of them, and a minute.
-fn for_a_minute(
+/// Gives `work` a controller of all of them, and an hour: on this clock all that sleep share the turns.
+fn for_an_hour(
     meetings: &[Meeting],
     silent: &Silent,
     work: impl AsyncFnOnce(&Controller<'_>),
@@ -81,19 +81,19 @@ fn for_a_minute(
     let services = meetings.iter().map(|one| (one.service.name.clone(), one.service.clone()));
     let settings = Settings { services: services.collect(), ..first.settings("north") };
     let controller = Controller::new(&settings, &ports);
-    let minute = async {
-        while first.timer.elapsed() < Duration::from_secs(60) {
+    let hour = async {
+        while first.timer.elapsed() < Duration::from_secs(3600) {
             first.timer.sleep(Duration::from_millis(50)).await;
         }
     };
-    block_on(select(pin!(work(&controller)), pin!(minute)));
+    block_on(select(pin!(work(&controller)), pin!(hour)));
     notes.take()
 }
 
 #[test]
 fn what_is_silent_keeps_nobody_from_looking_at_others() {
     let (meetings, silent) = many(150, |number| number % 3 > 0);
-    for_a_minute(&meetings, &silent, async |controller| {
+    for_an_hour(&meetings, &silent, async |controller| {
         controller.read().await.unwrap();
         controller.observe().await;
     });
@@ -113,7 +113,7 @@ fn what_is_silent_keeps_nobody_from_looking_at_others() {
 fn a_run_that_waits_for_a_repository_holds_up_no_other() {
     let (meetings, silent) = many(100, |number| number < 99);
     meetings.iter().for_each(|meeting| drop(meeting.fail_over()));
-    for_a_minute(&meetings, &silent, async |controller| {
+    for_an_hour(&meetings, &silent, async |controller| {
         futures::join!(controller.decide(), controller.inquire());
     });
     let epochs: Vec<_> =
@@ -127,7 +127,7 @@ fn a_value_that_cannot_be_read_holds_up_no_other_service() {
     let key = Keys::default().lease(&meetings[0].service.name, &name("ledger"));
     meetings[0].store.change(Transaction::new().put(key, &"nonsense")).unwrap();
     meetings[1].fail_over();
-    let notes = for_a_minute(&meetings, &silent, async |controller| {
+    let notes = for_an_hour(&meetings, &silent, async |controller| {
         futures::join!(controller.decide(), controller.inquire());
     });
     assert_eq!(meetings[1].view().record.unwrap().value.epoch, 2);
