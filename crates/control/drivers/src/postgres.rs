@@ -155,12 +155,14 @@ impl PostgresInstance {
         };
         if *replayed < *received {
             let (settings, timeline, from) = (self.settings.clone(), *timeline, *replayed);
-            let end = blocking(move || {
+            let goes_on = blocking(move || {
                 let data = settings.data()?;
                 let control = control::read(data, &settings.environment)?;
-                wal_end::end_of_received(data, &control, timeline, from)
+                wal_end::goes_on(data, &control, timeline, from)
             });
-            *received = end.await?.min(*received);
+            if !goes_on.await? {
+                *received = *replayed;
+            }
         }
         Ok(found)
     }

@@ -39,22 +39,21 @@ pub(crate) fn end_of_wal(data: &Path, control: &ControlFile) -> Outcome<Lsn> {
     Ok(last)
 }
 
-/// The end of the last whole record of a standby's own WAL behind what it has replayed; that itself
-/// if there is none. What was received may end in the middle of a record, where its primary died:
-/// nobody replays that.
-pub(crate) fn end_of_received(
+/// Whether a standby's own WAL holds a whole record behind what it has replayed. What was received may
+/// end in the middle of one, where its primary died: nobody replays that.
+pub(crate) fn goes_on(
     data: &Path,
     control: &ControlFile,
     timeline: Timeline,
     replayed: Lsn,
-) -> Outcome<Lsn> {
-    let mut last = replayed;
+) -> Outcome<bool> {
     let control = ControlFile { timeline, minimum_recovery_timeline: timeline, ..control.clone() };
-    follow(data, &control, replayed, |_, end| {
-        last = end;
-        true
+    let mut found = false;
+    follow(data, &control, replayed, |_, _| {
+        found = true;
+        false
     })?;
-    Ok(last)
+    Ok(found)
 }
 
 /// Where a stopped directory ends: a clean one by its checkpoint, another one by its WAL.
