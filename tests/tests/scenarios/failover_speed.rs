@@ -76,10 +76,16 @@ fn report(service: &Service, played: &[Round], outages: &[Value]) -> Result<()> 
     };
     let (mut lost, mut slowest, mut confirmed) = (Vec::new(), Vec::new(), Vec::new());
     let (mut planned, mut planned_slowest) = (Vec::new(), Vec::new());
+    // What the loser has alone is set apart by a fallback, which takes nothing away from clients.
+    let runs = service.runs()?;
+    let moves = runs.iter().zip(1..).filter(|(told, _)| !told.starts_with("fallback"));
+    let moves: Vec<usize> = moves.map(|(_, number)| number).collect();
+    ensure!(moves.len() == outages.len(), "{runs:?}");
     println!("round  what                   first   slowest  reported  phases");
-    for (number, (round, pair)) in played.iter().zip(outages.chunks(2)).enumerate() {
-        let [away, home] = pair else { continue };
-        let run = show(service, number * 2 + 1)?;
+    let rounds = played.iter().zip(outages.chunks(2)).zip(moves.chunks(2)).enumerate();
+    for (number, ((round, pair), moves)) in rounds {
+        let ([away, home], [there, back]) = (pair, moves) else { continue };
+        let run = show(service, *there)?;
         let (first, all) = (seconds(away, "first_ms")?, seconds(away, "slowest_ms")?);
         let words = WAYS.get(round.way).copied().unwrap_or_default().join(" ");
         let led = if round.led { " (leader)" } else { "" };
@@ -102,7 +108,7 @@ fn report(service: &Service, played: &[Round], outages: &[Value]) -> Result<()> 
             number + 1,
             "switchover",
             seconds(home, "reported_ms")?,
-            phases(&show(service, number * 2 + 2)?)
+            phases(&show(service, *back)?)
         );
         planned.push(first);
         planned_slowest.push(all);
