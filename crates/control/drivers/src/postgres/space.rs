@@ -8,8 +8,10 @@ use std::path::{Path, PathBuf};
 use lifeboat_telemetry::{Code, Failure, Outcome, bytes};
 use nix::sys::statvfs::statvfs;
 
-/// With less than this no table grows any more.
-const LEAST: u64 = 1 << 20;
+/// PostgreSQL makes WAL files whole, of 16 MiB unless told otherwise, and dies where it cannot. With
+/// less than this left, clients are refused every now and then: whatever a neighbour gives back
+/// (a checkpoint, a spool) lasts for a moment.
+const LEAST: u64 = 16 << 20;
 
 /// Fails where a disk is full. Blocks for as long as the disk does.
 pub(crate) fn check(data: &Path) -> Outcome<()> {

@@ -5,7 +5,7 @@ use std::time::Duration;
 use anyhow::{Result, bail, ensure};
 use lifeboat_drivers::InstanceDriver;
 use lifeboat_environment::{Clock, SystemClock};
-use lifeboat_model::Timeline;
+use lifeboat_model::{Lsn, Timeline};
 use lifeboat_quorum::Instance;
 use lifeboat_telemetry::Code;
 use lifeboat_testkit::process::tree;
@@ -75,6 +75,55 @@ fn pg13_a_standby_follows_and_stops_following() -> Result<()> {
 #[test]
 fn pg18_a_standby_follows_and_stops_following() -> Result<()> {
     a_standby_follows_and_stops_following(18)
+}
+
+/// What a standby has received as far as whole records go, with more received than replayed; then the
+/// same with the first of those records cut off, as by a primary that dies while it sends.
+#[test]
+fn pg15_the_beginning_of_a_record_does_not_count_as_received() -> Result<()> {
+    const CUT: u64 = 8;
+    let mut pair = Pair::new(15, |builder| builder)?;
+    pair.west.start()?;
+    on_one_thread(async {
+        let west = pair.driver("west-1")?;
+        west.follow(Some("east-1".parse()?)).await?;
+        until("the stream", async || {
+            Ok(matches!(west.inspect().await?, Instance::Standby { streaming: true, .. }))
+        })
+        .await?;
+        // So that it stands within a file.
+        pair.east.psql("CREATE TABLE earlier ()")?;
+        let end = pair.east.psql("SELECT pg_current_wal_flush_lsn()")?;
+        pair.west.wait_for(&format!("SELECT pg_last_wal_replay_lsn() >= '{end}'"), "t")?;
+        pair.west.psql("SELECT pg_wal_replay_pause()")?;
+        pair.west.wait_for("SELECT pg_get_wal_replay_pause_state()", "paused")?;
+        pair.east.psql("CREATE TABLE later AS SELECT generate_series(1, 100) n")?;
+        let end = pair.east.psql("SELECT pg_current_wal_flush_lsn()")?;
+        pair.west.wait_for(&format!("SELECT pg_last_wal_receive_lsn() >= '{end}'"), "t")?;
+        let replayed = pair.west.psql("SELECT pg_last_wal_replay_lsn()")?;
+        let name = pair.east.psql(&format!("SELECT pg_walfile_name('{replayed}')"))?;
+        let replayed: Lsn = replayed.parse()?;
+        pair.east.kill9()?;
+        until("the end of the stream", async || {
+            Ok(matches!(west.inspect().await?, Instance::Standby { streaming: false, .. }))
+        })
+        .await?;
+        let Instance::Standby { received, .. } = west.inspect().await? else {
+            bail!("no standby");
+        };
+        ensure!(received > Some(replayed) && received >= Some(end.parse()?), "{received:?}");
+
+        let path = pair.west.data().join("pg_wal").join(name);
+        let file = std::fs::OpenOptions::new().write(true).open(path)?;
+        let size = file.metadata()?.len();
+        file.set_len(replayed.0 % size + CUT)?;
+        file.set_len(size)?;
+        let Instance::Standby { received, .. } = west.inspect().await? else {
+            bail!("no standby");
+        };
+        ensure!(received == Some(replayed), "{received:?} {replayed}");
+        Ok(())
+    })
 }
 
 #[test]

@@ -9,8 +9,17 @@ use lifeboat_testkit::postgres::Stop;
 
 use crate::pair::{Pair, on_one_thread, until};
 
+/// What is killed is unclear for as long as the kernel still takes its processes apart.
 fn down(pair: &Pair, node: &str) -> Result<(Timeline, Option<Lsn>)> {
-    let found = on_one_thread(async { Ok(pair.driver(node)?.inspect().await?) })?;
+    let mut found = Instance::Unclear;
+    on_one_thread(async {
+        let driver = pair.driver(node)?;
+        until("an answer", async || {
+            found = driver.inspect().await?;
+            Ok(found != Instance::Unclear)
+        })
+        .await
+    })?;
     let Instance::Down { timeline, shut_down_at } = found else { bail!("{found:?}") };
     Ok((timeline, shut_down_at))
 }

@@ -144,11 +144,17 @@ fn kill(host: &mut Host<'_>, domain: Domain, part: &str) -> Outcome<String> {
 }
 
 fn freeze(host: &Host<'_>, domain: Domain, part: &str) -> Outcome<String> {
-    let found = processes(host, domain, part)?;
-    for one in &found {
-        one.signal(Signal::SIGSTOP);
+    let mut stopped = BTreeSet::new();
+    // What is stopped starts nobody: the next look finds whom this one missed.
+    loop {
+        let found = processes(host, domain, part)?;
+        let fresh: Vec<Identity> = found.difference(&stopped).copied().collect();
+        if fresh.is_empty() {
+            return Ok(format!("stopped {} processes of {domain}/{part}", stopped.len()));
+        }
+        fresh.iter().for_each(|one| one.signal(Signal::SIGSTOP));
+        stopped.extend(fresh);
     }
-    Ok(format!("stopped {} processes of {domain}/{part}", found.len()))
 }
 
 fn isolate(layout: &Layout, domain: Domain) -> Outcome<String> {
