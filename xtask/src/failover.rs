@@ -11,7 +11,7 @@ use crate::demo::build;
 /// How often.
 #[derive(Debug, Args)]
 pub struct Options {
-    /// Rounds; each loses a region, freezes a server, and moves home twice by plan.
+    /// Rounds; each loses a region, fills the disk of a server, and moves home twice by plan.
     #[arg(long, default_value_t = 10)]
     rounds: u32,
 }

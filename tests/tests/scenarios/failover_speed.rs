@@ -14,8 +14,9 @@ const LOST: f64 = 12.0;
 const CONFIRMED: f64 = 3.0;
 const PLANNED: f64 = 2.0;
 
-/// What one unplanned round does to the east.
-const WAYS: [&[&str]; 2] = [&["region", "east"], &["freeze", "east/postgres"]];
+/// What one unplanned round does to the east. The second leaves an agent that confirms the fence, and a
+/// server that cannot come back by itself.
+const WAYS: [&[&str]; 2] = [&["region", "east"], &["full-disk", "east"]];
 
 struct Round {
     way: usize,

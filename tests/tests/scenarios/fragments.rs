@@ -3,8 +3,10 @@
 use std::fs;
 use std::path::Path;
 use std::process::Command;
+use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
+use lifeboat_environment::{Clock, SystemClock};
 use lifeboat_model::{Lsn, SegmentName, SegmentSize, Timeline};
 use lifeboat_scenarios::fragments::{Cutter, stand_by, written};
 use lifeboat_scenarios::ledger::{self, Point};
@@ -184,6 +186,46 @@ fn pg15_a_standby_follows_fragments() -> Result<()> {
 #[test]
 fn pg18_a_standby_follows_fragments() -> Result<()> {
     a_standby_follows(18)
+}
+
+/// A standby that streamed more than the repository has keeps it: with the shorter file of the archive
+/// in its place, PostgreSQL would find its last record missing and end its promotion in a PANIC.
+fn what_was_streamed_outlives_a_shorter_tail(major: u32) -> Result<()> {
+    let mut world = unarchived(major, 16)?;
+    let mut cutter = Cutter::new(&world, &REGIONS, 13)?;
+    let mut standby = restore(&world, "east", "standby", &["--latest"])?;
+    stand_by(standby.data())?;
+    let settings = standby.data().join("postgresql.auto.conf");
+    let conninfo = format!("primary_conninfo = '{}'\n", world.source.connection());
+    scratch::write(&settings, fs::read_to_string(&settings)? + &conninfo)?;
+    standby.start()?;
+    ledger::append(&world.source)?;
+    cutter.ship(&world, &REGIONS, written(&world)?)?;
+    let point = ledger::append(&world.source)?;
+    let end = written(&world)?;
+    let replayed = format!("SELECT pg_last_wal_replay_lsn() >= '{end}'");
+    standby.wait_for(&replayed, "t")?;
+    world.source.kill9()?;
+    // Without anybody to stream from, it asks the archive, again and again.
+    let lost = "SELECT count(*) FROM pg_stat_wal_receiver";
+    standby.wait_for(lost, "0")?;
+    SystemClock.sleep(Duration::from_secs(2));
+    standby.psql("SELECT pg_promote(true, 300)")?;
+    standby.wait_for("SELECT pg_is_in_recovery()", "f")?;
+    ledger::is_at(&standby, &point)?;
+    let log = standby.log();
+    ensure!(!log.contains("PANIC"), "{log}");
+    oracle::amcheck(&standby)
+}
+
+#[test]
+fn pg15_what_was_streamed_outlives_a_shorter_tail() -> Result<()> {
+    what_was_streamed_outlives_a_shorter_tail(15)
+}
+
+#[test]
+fn pg18_what_was_streamed_outlives_a_shorter_tail() -> Result<()> {
+    what_was_streamed_outlives_a_shorter_tail(18)
 }
 
 #[test]

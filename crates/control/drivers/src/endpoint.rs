@@ -1,7 +1,12 @@
 //! An observer's probe: a committed write through the endpoint that clients use (R3).
 //!
-//! One row an observer, in a small table of Lifeboat's own. Every second probe opens a new
+//! Rows of its own for each observer, in a small table of Lifeboat's. Every second probe opens a new
 //! connection, for a server may serve old sessions and refuse new ones, or the other way round.
+//!
+//! A commit that waits for receivers keeps its row locked and its server process at work, also once
+//! nobody waits for it any more, and no timeout of PostgreSQL ends that. So the local write that tells
+//! a stalled server from a dead one has a row of its own, and ends what earlier probes left behind:
+//! else they would take every connection that the server has.
 
 use std::cell::{Cell, RefCell};
 use std::collections::BTreeMap;
@@ -14,6 +19,7 @@ use lifeboat_quorum::Seen;
 use lifeboat_telemetry::{Code, Failure, Outcome};
 use lifeboat_wal::connect::{Connection, connect, connect_at};
 
+use crate::postgres::literal;
 use crate::{Probe, Probed};
 
 /// Made by the first observer that sees a primary without it; the agent makes its own.
@@ -77,7 +83,7 @@ impl<'a> EndpointProbe<'a> {
     }
 
     async fn look(&self, kept: &Kept) -> Probed {
-        let Err(failure) = self.within(self.write(kept, false)).await else {
+        let Err(failure) = self.within(self.write(kept)).await else {
             return Probed { seen: Seen::Works, why: "a write was committed".to_owned() };
         };
         kept.connection.borrow_mut().take();
@@ -85,7 +91,7 @@ impl<'a> EndpointProbe<'a> {
             return Probed { seen: Seen::Fails, why: failure.full_message() };
         }
         // It answers nobody, or commits wait for receivers: a local commit tells.
-        match self.within(self.write(kept, true)).await {
+        match self.within(self.write_locally(kept)).await {
             Ok(()) => Probed {
                 seen: Seen::Stalled,
                 why: "commits wait for receivers or standbys that do not answer".to_owned(),
@@ -94,31 +100,59 @@ impl<'a> EndpointProbe<'a> {
         }
     }
 
-    /// A committed write; `local` waits for nobody else.
-    async fn write(&self, kept: &Kept, local: bool) -> Outcome<()> {
+    /// A committed write, as clients make them.
+    async fn write(&self, kept: &Kept) -> Outcome<()> {
         // Taken out: if this is given up half-way, the session goes with it.
-        let old = kept.connection.borrow_mut().take();
-        let old = old.filter(|old| !kept.fresh.get() && !local && !old.client().is_closed());
-        let connection = match old {
-            Some(connection) => connection,
-            None => self.open(&kept.endpoint).await?,
+        let old = kept.connection.borrow_mut().take().filter(|old| !old.client().is_closed());
+        let (connection, old) = match old {
+            Some(connection) if !kept.fresh.get() => (connection, None),
+            old => (self.open(&kept.endpoint).await?, old),
         };
-        let level = if local { "local" } else { "on" };
         if !kept.made.get() {
             let sql = format!("SET synchronous_commit = local; {TABLE}");
             self.run(&connection, &sql).await?;
             kept.made.set(true);
         }
-        let domain = self.domain.as_str().replace('\'', "''");
+        let row = self.row("");
+        self.run(&connection, &format!("{}; SET synchronous_commit = on; {row}", self.name()))
+            .await?;
+        *kept.connection.borrow_mut() = Some(connection);
+        if let Some(old) = old {
+            old.close().await;
+        }
+        Ok(())
+    }
+
+    /// A write that waits for nobody else, and the end of those of ours that still wait.
+    async fn write_locally(&self, kept: &Kept) -> Outcome<()> {
+        let connection = self.open(&kept.endpoint).await?;
+        let row = self.row("/local");
+        let limit = self.timeout.as_millis();
         let sql = format!(
-            "SET synchronous_commit = {level};
-             INSERT INTO lifeboat.observer AS own (domain, beat, at)
-             VALUES ('{domain}', 1, clock_timestamp())
-             ON CONFLICT (domain) DO UPDATE SET beat = own.beat + 1, at = excluded.at"
+            "{name}; SET synchronous_commit = local; SET statement_timeout = {limit}; {row};
+             SELECT pg_terminate_backend(pid) FROM pg_stat_activity
+             WHERE application_name = left(current_setting('application_name'), 63)
+               AND usename = current_user AND pid <> pg_backend_pid() AND state = 'active'
+               AND query_start < clock_timestamp() - interval '{limit} ms'",
+            name = self.name(),
         );
         self.run(&connection, &sql).await?;
-        *kept.connection.borrow_mut() = Some(connection);
+        connection.close().await;
         Ok(())
+    }
+
+    /// So that the sessions of one observer are told from those of others.
+    fn name(&self) -> String {
+        format!("SET application_name = {}", literal(&format!("lifeboat observer {}", self.domain)))
+    }
+
+    fn row(&self, which: &str) -> String {
+        let row = literal(&format!("{}{which}", self.domain));
+        format!(
+            "INSERT INTO lifeboat.observer AS own (domain, beat, at)
+             VALUES ({row}, 1, clock_timestamp())
+             ON CONFLICT (domain) DO UPDATE SET beat = own.beat + 1, at = excluded.at"
+        )
     }
 
     async fn open(&self, endpoint: &Endpoint) -> Outcome<Connection> {

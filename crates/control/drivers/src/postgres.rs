@@ -40,6 +40,7 @@ use lifeboat_telemetry::{Code, Failure, Outcome};
 use lifeboat_wal::receive::EPOCH_SETTING;
 use tokio::task::JoinSet;
 
+pub(crate) use session::literal;
 pub use settings::Settings;
 
 use crate::guard::{Phase, Stop};

@@ -3,7 +3,8 @@
 use jiff::Timestamp;
 use lifeboat_model::RegionName;
 use lifeboat_quorum::{
-    Beginning, EpochRecord, EpochState, Fence, FenceProof, Keys, RunId, Transaction, Transition,
+    Beginning, EpochRecord, EpochState, Fence, FenceProof, Instance, Keys, Nodes, RunId,
+    Transaction, Transition,
 };
 use lifeboat_telemetry::{Code, Failure, Outcome};
 use lifeboat_workflow::{Kind, Plan};
@@ -83,12 +84,14 @@ pub fn start(
             "A planned move needs a serving epoch. If the primary is lost: `lifeboat failover`.",
         )
     })?;
+    let new = service.nodes_in(&to)?;
     let plan = Plan {
         run,
         service: name.clone(),
         kind: wanted.kind,
         from: record.region.clone(),
-        new: service.nodes_in(&to)?,
+        newest_commit: newest_commit(view, &new),
+        new,
         to,
         old: record.holders.clone(),
         epoch: record.epoch,
@@ -104,6 +107,17 @@ pub fn start(
         .create(keys.plan(name, run), &plan)
         .put(keys.epoch(name), &next);
     Ok((plan, transaction))
+}
+
+/// An old primary that is started again before it is stopped for good goes on a little: what came
+/// before says when clients were last served.
+fn newest_commit(view: &View, new: &Nodes) -> Option<Timestamp> {
+    let replayed =
+        new.iter().filter_map(|(database, node)| match view.node(database, node)?.value.instance {
+            Instance::Standby { replayed_commit, .. } => replayed_commit,
+            _ => None,
+        });
+    replayed.max()
 }
 
 fn target(service: &Service, record: &EpochRecord, wanted: &Wanted) -> Outcome<RegionName> {

@@ -164,6 +164,9 @@ pub struct Plan {
     pub reason: String,
     /// Since when the service was seen to fail; none for a planned move.
     pub failing_since: Option<Timestamp>,
+    /// The newest commit that its new nodes had replayed then, where they tell.
+    #[serde(default)]
+    pub newest_commit: Option<Timestamp>,
     /// When, by the wall clock of whoever asked.
     pub at: Timestamp,
     /// The digest of the spec that it was made by.

@@ -18,6 +18,7 @@ fn run(kind: Kind) -> Run {
         by: "test".to_owned(),
         reason: String::new(),
         failing_since: None,
+        newest_commit: None,
         at: Timestamp::UNIX_EPOCH,
         spec: String::new(),
     })

@@ -25,10 +25,17 @@ pub struct Connection {
     /// How it is asked whether anybody is at home.
     probe: tokio_postgres::Config,
     /// Drives the socket; ends with the connection.
-    _driver: JoinSet<()>,
+    driver: JoinSet<()>,
 }
 
 impl Connection {
+    /// Takes leave of the server, which else logs that its client was lost.
+    pub async fn close(self) {
+        let Self { client, mut driver, .. } = self;
+        drop(client);
+        while driver.join_next().await.is_some() {}
+    }
+
     /// The client.
     pub fn client(&self) -> &Client {
         &self.client
@@ -200,7 +207,7 @@ async fn open(config: Config) -> Outcome<Connection> {
         });
         client
     };
-    let connection = Connection { client, place, probe: probe(&config), _driver: driver };
+    let connection = Connection { client, place, probe: probe(&config), driver };
     let settings = connection.client.batch_execute(
         "SET search_path = pg_catalog; SET statement_timeout = 0; SET lock_timeout = 0;
          SET idle_in_transaction_session_timeout = 0; SET client_encoding = 'UTF8'",

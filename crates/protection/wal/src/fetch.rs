@@ -6,6 +6,7 @@
 mod absence;
 mod archive;
 mod fragments;
+mod own;
 mod prefetch;
 mod queue;
 
@@ -84,6 +85,11 @@ pub fn fetch(request: &FetchRequest<'_>) -> Outcome<Fetched> {
         request.cancel.check()?;
         let attempt = create(&staged).and_then(|mut file| archive.attempt(name, &mut file));
         let failure = match attempt {
+            Ok(Attempt::Written { whole: false, .. }) if own::has_as_much(request, &staged)? => {
+                remove(&staged);
+                let reason = "pg_wal has as much of it as the repository";
+                return Ok(Fetched::Absent { reason: reason.to_owned() });
+            }
             Ok(Attempt::Written { region, whole }) => {
                 request.environment.failpoints().hit("fetch.written")?;
                 std::fs::rename(&staged, &destination)

@@ -27,6 +27,7 @@ fn failover(rpo_0: &str, newest: i64, answered: Option<i64>) -> Run {
         by: "test".to_owned(),
         reason: "test".to_owned(),
         failing_since: Some(second(100)),
+        newest_commit: None,
         at: second(103),
         spec: String::new(),
     });
@@ -63,6 +64,12 @@ fn an_outage_lasts_from_the_newest_commit_to_a_write_through_the_endpoint() {
     assert_eq!(away(&failover("yes", 98, Some(111))), Some(13));
     // What is newer than the failure was written by the agent's own probe, which waits for nobody.
     assert_eq!(away(&failover("yes", 103, Some(111))), Some(11));
+    // Then the newest commit of when the run began tells.
+    let mut known = failover("yes", 103, Some(111));
+    known.plan.newest_commit = Some(second(98));
+    assert_eq!(away(&known), Some(13));
+    known.plan.newest_commit = Some(second(101));
+    assert_eq!(away(&known), Some(11));
     // Nobody has seen a write: the declaration is what there is.
     assert_eq!(away(&failover("yes", 98, None)), Some(12));
 }
