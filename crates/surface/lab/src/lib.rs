@@ -5,6 +5,7 @@
 
 pub mod demo;
 pub mod disk;
+mod dns;
 pub mod down;
 pub mod enter;
 mod etcd;
