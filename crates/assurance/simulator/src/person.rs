@@ -92,7 +92,8 @@ async fn carry_out(
             }
             let view = &view;
             let (by, reason) = ("person".to_owned(), "a person wants it".to_owned());
-            let wanted = Wanted { kind, to: None, by, reason, failing_since: None };
+            let wanted =
+                Wanted { kind, to: None, by, reason, failing_since: None, last_worked: None };
             match start(service, view, &world.keys, &wanted, now, at) {
                 Ok((_, transaction)) => transaction,
                 Err(failure) => return failure.full_message(),

@@ -84,7 +84,8 @@ struct Agent<'a> {
     starting: Cell<Option<Duration>>,
     /// The guard has a deadline for what was started or promoted.
     armed: Cell<bool>,
-    writes: Cell<bool>,
+    /// Since when local writes are committed in time.
+    writes: Cell<Option<Duration>>,
     /// The order that failed last, when, and how often in a row before that.
     failed: Cell<Option<(Token, Duration, u32)>>,
     fork: Cell<Option<Lsn>>,
@@ -132,7 +133,7 @@ impl<'a> Agent<'a> {
             accepted: Cell::new(remembered),
             starting: Cell::new(None),
             armed: Cell::new(false),
-            writes: Cell::new(false),
+            writes: Cell::new(None),
             failed: Cell::new(None),
             fork: Cell::new(None),
             not_ready: RefCell::new(Vec::new()),
@@ -196,7 +197,7 @@ impl Agent<'_> {
             progress: self.progress.borrow().clone(),
             instance: self.instance.borrow().clone(),
             lease: epoch.filter(|_| self.is_live()),
-            writes: self.writes.get(),
+            writes: self.writes.get().map(|since| self.now().saturating_sub(since)),
             fork: self.fork.get(),
             not_ready: self.not_ready.borrow().clone(),
         }

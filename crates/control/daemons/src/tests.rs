@@ -65,7 +65,7 @@ pub fn standby_status() -> NodeStatus {
             streaming: true,
         },
         lease: None,
-        writes: false,
+        writes: None,
         fork: None,
         not_ready: Vec::new(),
     }

@@ -4,9 +4,9 @@ use std::collections::BTreeMap;
 use std::time::Duration;
 
 use lifeboat_model::RegionName;
-use lifeboat_quorum::{EpochState, Instance, Observation, Seen as Sight};
+use lifeboat_quorum::{EpochState, Instance, NodeStatus, Observation, Seen as Sight};
 
-use crate::view::View;
+use crate::view::{Seen, View};
 use crate::{Service, candidate};
 
 /// What an observer says, and for how long the judge has not heard from it.
@@ -144,6 +144,7 @@ enum Votes {
 fn count_votes(evidence: &Evidence<'_>, epoch: u64, reasons: &mut Vec<String>) -> Votes {
     let policy = &evidence.service.policy;
     let (mut failing, mut long_enough) = (0_u8, 0_u8);
+    let writes = writes(evidence, epoch);
     for (domain, Voice { said, age }) in evidence.voices {
         if *age >= SILENT_AFTER {
             let seconds = age.as_secs();
@@ -154,7 +155,10 @@ fn count_votes(evidence: &Evidence<'_>, epoch: u64, reasons: &mut Vec<String>) -
             reasons.push(format!("{domain} last spoke before epoch {epoch} served: no vote."));
         } else if said.write == Sight::Fails {
             // What failed before the epoch served says nothing of it: its primary was still to come.
-            let lasting = (said.for_how_long + *age).min(evidence.since_move);
+            // Nor does what failed before a primary that was started again writes.
+            let lasting = (said.for_how_long + *age)
+                .min(evidence.since_move)
+                .min(writes.unwrap_or(Duration::MAX));
             failing = failing.saturating_add(1);
             if lasting >= policy.unhealthy_for {
                 long_enough = long_enough.saturating_add(1);
@@ -164,6 +168,10 @@ fn count_votes(evidence: &Evidence<'_>, epoch: u64, reasons: &mut Vec<String>) -
         } else {
             reasons.push(format!("{domain} sees: {}.", said.why));
         }
+    }
+    if let Some(writes) = writes.filter(|writes| *writes < policy.unhealthy_for) {
+        let seconds = writes.as_secs_f64();
+        reasons.push(format!("Its primary has been writing again for {seconds:.1} s."));
     }
     let needed = policy.observers_agree;
     let wait = policy.unhealthy_for.as_secs_f64();
@@ -181,15 +189,31 @@ fn count_votes(evidence: &Evidence<'_>, epoch: u64, reasons: &mut Vec<String>) -
     }
 }
 
+/// For how long every holder has been writing under its lease, by what they say at this moment; none if
+/// one does not.
+fn writes(evidence: &Evidence<'_>, epoch: u64) -> Option<Duration> {
+    let record = &evidence.view.record.as_ref()?.value;
+    let each = record.holders.iter().map(|(database, node)| {
+        let seen = evidence.view.node(database, node)?;
+        writing(seen, epoch, evidence.now)
+    });
+    each.collect::<Option<Vec<Duration>>>()?.into_iter().min()
+}
+
+/// For how long a holder has been writing under its lease, if it says so at this moment.
+fn writing(holder: &Seen<NodeStatus>, epoch: u64, now: Duration) -> Option<Duration> {
+    let age = holder.age(now);
+    let well = age < candidate::ABSENT_AFTER && holder.value.lease == Some(epoch);
+    Some(holder.value.writes.filter(|_| well)?.saturating_add(age))
+}
+
 /// Why clients see no commit where the database itself is well: its holder writes under its lease,
 /// says so at this moment, and its commits wait for receivers.
 fn waits_for_receivers(evidence: &Evidence<'_>, epoch: u64) -> Option<String> {
     let record = &evidence.view.record.as_ref()?.value;
     let waits = record.holders.iter().find_map(|(database, node)| {
         let seen = evidence.view.node(database, node)?;
-        let well = seen.age(evidence.now) < candidate::ABSENT_AFTER
-            && seen.value.lease == Some(epoch)
-            && seen.value.writes;
+        let well = writing(seen, epoch, evidence.now).is_some();
         let stalled = matches!(seen.value.instance, Instance::Primary { stalled: true, .. });
         (well && stalled).then(|| format!("{node} of {database}"))
     })?;

@@ -56,8 +56,8 @@ pub fn measure(service: &Service, run: &Run, at: Timestamp) -> Measured {
             Kind::Switchover => run.end_of(Step::Release).map_or(noticed, |entry| entry.at),
             Kind::Failover | Kind::Fallback => noticed,
         };
-        let mut last = last_writes(service, run, &loss);
-        last.find(|at| is_credible(*at, noticed, over)).unwrap_or(noticed)
+        let last = last_writes(service, run, &loss);
+        last.filter(|at| is_credible(*at, noticed, over)).max().unwrap_or(noticed)
     });
     let answered = run.fact(Step::Traffic, "answered").and_then(|at| at.parse().ok());
     let serves = || run.end_of(Step::Serve).map(|entry| entry.at);
@@ -67,15 +67,16 @@ pub fn measure(service: &Service, run: &Run, at: Timestamp) -> Measured {
     Measured { away, steps: steps.collect(), loss }
 }
 
-/// The newest commit that is there, and the one that was there when the run began, where nothing that
-/// was acknowledged is missing.
+/// What is known of when clients were last served: the newest commit that is there, and the one that was
+/// there when the run began, where nothing that was acknowledged is missing; and an observer's write.
 fn last_writes(service: &Service, run: &Run, loss: &Loss) -> impl Iterator<Item = Timestamp> {
     let commits = service.databases.keys().filter_map(|database| {
         let fact = run.fact(Step::Complete, &format!("newest_commit.{database}"))?;
         fact.parse::<Timestamp>().ok()
     });
     let known = matches!(loss, Loss::None { .. });
-    [commits.max(), run.plan.newest_commit].into_iter().flatten().filter(move |_| known)
+    let replicated = [commits.max(), run.plan.newest_commit].into_iter().flatten();
+    replicated.filter(move |_| known).chain(run.plan.last_worked)
 }
 
 /// Writes ended about when somebody noticed: an observer does at its next probe. Clocks differ: one

@@ -25,6 +25,8 @@ pub struct Wanted {
     pub reason: String,
     /// Since when it was seen to fail.
     pub failing_since: Option<Timestamp>,
+    /// When an observer last saw a write committed.
+    pub last_worked: Option<Timestamp>,
 }
 
 /// The record of a service that nobody moved yet, and the transaction that creates it.
@@ -99,6 +101,7 @@ pub fn start(
         by: wanted.by.clone(),
         reason: wanted.reason.clone(),
         failing_since: wanted.failing_since,
+        last_worked: wanted.last_worked,
         at,
         spec: service.digest.clone(),
     };

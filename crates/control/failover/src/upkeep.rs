@@ -155,7 +155,7 @@ impl Keeper<'_> {
             self.view.node(database, node).is_some_and(|seen| {
                 seen.value.instance.is_primary()
                     && seen.value.lease == Some(self.record.epoch)
-                    && seen.value.writes
+                    && seen.value.writes.is_some()
             })
         };
         let record = self.record.apply(Transition::Serve).ok()?;

@@ -34,6 +34,9 @@ pub struct Observation {
     pub write: Seen,
     /// For how long it has been what it is, by this observer's own clock.
     pub for_how_long: Duration,
+    /// How long ago it last saw a write committed, by its own clock.
+    #[serde(default)]
+    pub worked_ago: Option<Duration>,
     /// Why, in words.
     pub why: String,
 }

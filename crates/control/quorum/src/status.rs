@@ -1,5 +1,7 @@
 //! What agents say of themselves. Written by the agent alone.
 
+use std::time::Duration;
+
 use jiff::Timestamp;
 use lifeboat_model::{Lsn, NodeName, RegionName, Timeline};
 use serde::{Deserialize, Serialize};
@@ -20,8 +22,9 @@ pub struct NodeStatus {
     pub instance: Instance,
     /// The epoch of the lease that it holds now.
     pub lease: Option<u64>,
-    /// Whether its last local write was committed in time.
-    pub writes: bool,
+    /// For how long its local writes have been committed in time, without a break; none if the last
+    /// one was not.
+    pub writes: Option<Duration>,
     /// Where its present timeline branched off the one before.
     pub fork: Option<Lsn>,
     /// What keeps it from becoming a good primary, in sentences; empty is ready.

@@ -164,6 +164,9 @@ pub struct Plan {
     pub reason: String,
     /// Since when the service was seen to fail; none for a planned move.
     pub failing_since: Option<Timestamp>,
+    /// When an observer last saw a write committed through the clients' endpoint.
+    #[serde(default)]
+    pub last_worked: Option<Timestamp>,
     /// The newest commit that its new nodes had replayed then, where they tell.
     #[serde(default)]
     pub newest_commit: Option<Timestamp>,

@@ -19,6 +19,7 @@ fn run(kind: Kind) -> Run {
         reason: String::new(),
         failing_since: None,
         newest_commit: None,
+        last_worked: None,
         at: Timestamp::UNIX_EPOCH,
         spec: String::new(),
     })

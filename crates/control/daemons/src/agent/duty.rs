@@ -204,7 +204,7 @@ impl Agent<'_> {
                 if self.fork.get().is_none() {
                     self.fork.set(driver.fork().await?);
                 }
-                match self.writes.get() {
+                match self.writes.get().is_some() {
                     true => Ok(Step::Done(format!("primary on timeline {timeline} at {flushed}"))),
                     false => Ok(Step::Working("waits for its first write".to_owned())),
                 }

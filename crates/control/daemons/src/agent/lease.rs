@@ -58,7 +58,7 @@ impl Agent<'_> {
 
     fn is_awaited(&self) -> bool {
         let Some((record, _)) = self.record() else { return false };
-        let first_write = self.instance.borrow().is_primary() && !self.writes.get();
+        let first_write = self.instance.borrow().is_primary() && self.writes.get().is_none();
         self.wants(&record) && (!self.is_live() || first_write)
     }
 
@@ -103,7 +103,7 @@ impl Agent<'_> {
             // What we started and what answers nobody yet has its time; what once wrote has none.
             Instance::Unclear => self.starting.get().is_some(),
             Instance::Standby { .. } | Instance::Down { .. } | Instance::Absent => {
-                self.writes.set(false);
+                self.writes.set(None);
                 true
             }
         };
@@ -128,9 +128,11 @@ impl Agent<'_> {
     /// A write that is committed here, in time (R3).
     async fn writes_now(&self) -> bool {
         let wrote = self.ports.instance.probe().await;
-        if wrote.is_ok() != self.writes.replace(wrote.is_ok()) {
+        let since = self.writes.get();
+        if wrote.is_ok() != since.is_some() {
             self.changed.set(true);
         }
+        self.writes.set(wrote.is_ok().then(|| since.unwrap_or_else(|| self.now())));
         match wrote {
             Ok(()) => {
                 self.starting.set(None);
@@ -201,7 +203,7 @@ impl Agent<'_> {
             return;
         }
         // Load balancers send nobody to what does not write yet, or is about to stop.
-        let serves = self.writes.get() && serves;
+        let serves = self.writes.get().is_some() && serves;
         (self.ports.deadline)(if serves { deadline } else { Duration::ZERO });
         self.changed.set(true);
     }

@@ -231,6 +231,7 @@ fn an_epoch_that_is_about_to_begin_is_no_reason_to_refuse_the_present_one() {
         reason: String::new(),
         failing_since: None,
         newest_commit: None,
+        last_worked: None,
         at: Timestamp::UNIX_EPOCH,
         spec: String::new(),
     };

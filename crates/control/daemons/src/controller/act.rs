@@ -217,14 +217,21 @@ impl Controller<'_> {
         let at = self.ports.clock.now();
         let voices = self.voices_on(&service.name);
         let failing = voices.values().filter(|voice| voice.said.write == Sight::Fails);
-        let longest = failing.map(|voice| voice.said.for_how_long + voice.age).max();
-        let failing_since = longest.and_then(|longest| at.checked_sub(longest).ok());
+        let mut failing: Vec<_> =
+            failing.map(|voice| voice.said.for_how_long + voice.age).collect();
+        failing.sort_unstable_by(|one, other| other.cmp(one));
+        // One that is cut off itself may have seen it fail for hours.
+        let agreed = failing.get(usize::from(service.policy.observers_agree).saturating_sub(1));
+        let failing_since = agreed.and_then(|agreed| at.checked_sub(*agreed).ok());
+        let worked = voices.values().filter_map(|voice| Some(voice.said.worked_ago? + voice.age));
+        let last_worked = worked.min().and_then(|ago| at.checked_sub(ago).ok());
         let wanted = Wanted {
             kind: Kind::Failover,
             to: Some(to),
             by: format!("controller in {}", self.settings.domain),
             reason: judgement.reasons.join(" "),
             failing_since,
+            last_worked,
         };
         match start(service, view, &self.settings.keys, &wanted, now, at) {
             Ok((plan, transaction)) => {

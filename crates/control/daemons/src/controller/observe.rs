@@ -38,6 +38,8 @@ struct Sight {
     probed: Probed,
     since: Duration,
     looked: Duration,
+    /// When a write was last committed.
+    worked: Option<Duration>,
 }
 
 impl Controller<'_> {
@@ -82,7 +84,11 @@ impl Controller<'_> {
         if same.is_none() {
             share.told.set(None);
         }
-        sights.insert(name, Sight { probed, since, looked: now });
+        let worked = match probed.seen {
+            Seen::Works => Some(now),
+            _ => sights.get(name).and_then(|sight| sight.worked),
+        };
+        sights.insert(name, Sight { probed, since, looked: now, worked });
     }
 
     /// Tells what one share is like: at once when it changes, and so often that the others know that
@@ -127,6 +133,7 @@ impl Controller<'_> {
             epoch,
             write: if says_nothing { Seen::Unknown } else { sight.probed.seen },
             for_how_long: now.saturating_sub(sight.since.max(moved)),
+            worked_ago: sight.worked.map(|worked| now.saturating_sub(worked)),
             why: Observation::brief(&sight.probed.why),
         })
     }

@@ -90,6 +90,7 @@ impl Meeting {
             by: "test".to_owned(),
             reason: "test".to_owned(),
             failing_since: None,
+            last_worked: None,
         };
         for node in ["east-1", "west-1"] {
             let place = self.keys.status(&self.service.name, &name("ledger"), &name(node));

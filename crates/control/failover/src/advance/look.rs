@@ -232,7 +232,7 @@ impl Turn<'_> {
     pub(super) fn serves(&self, database: &DatabaseName, node: &NodeName) -> bool {
         self.view.node(database, node).is_some_and(|Seen { value, .. }| {
             let NodeStatus { instance, lease, writes, .. } = value;
-            instance.is_primary() && *lease == Some(self.record.value.epoch) && *writes
+            instance.is_primary() && *lease == Some(self.record.value.epoch) && writes.is_some()
         })
     }
 

@@ -17,6 +17,7 @@ fn begin(world: &mut World, kind: Kind) {
         by: "test".to_owned(),
         reason: "test".to_owned(),
         failing_since: None,
+        last_worked: None,
     };
     let at = Timestamp::UNIX_EPOCH;
     let started = start(&world.service, &view, &world.keys, &wanted, world.now, at);

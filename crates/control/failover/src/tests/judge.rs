@@ -13,7 +13,8 @@ fn secs(seconds: u64) -> Duration {
 
 fn voice(write: Seen, lasting: Duration, age: Duration, epoch: u64) -> Voice {
     let why = "it was looked at".to_owned();
-    Voice { said: Observation { epoch, write, for_how_long: lasting, why }, age }
+    let said = Observation { epoch, write, for_how_long: lasting, worked_ago: None, why };
+    Voice { said, age }
 }
 
 fn verdict(world: &mut World, voices: &[(&str, Voice)], since_move: Duration) -> Verdict {
@@ -76,6 +77,21 @@ fn what_failed_before_the_epoch_served_does_not_move_it() {
     let before = both(secs(4));
     assert_eq!(verdict(&mut world, &before, secs(3)), Verdict::Stay, "nobody has looked since");
     assert_eq!(verdict(&mut world, &before, secs(4)), to_west());
+}
+
+#[test]
+fn what_failed_before_its_primary_was_started_again_does_not_move_it() {
+    let fails = voice(Seen::Fails, secs(30), secs(0), 1);
+    let voices = [("west", fails.clone()), ("north", fails)];
+    let mut world = World::serving();
+    world.writes = secs(0);
+    world.say("east-1", primary(100), 1);
+    assert_eq!(verdict(&mut world, &voices, secs(900)), Verdict::Watch, "it writes again");
+    world.pass(secs(2));
+    assert_eq!(verdict(&mut world, &voices, secs(900)), to_west(), "and nobody is served by it");
+    // It does not write any more: then it has failed all the time.
+    world.say("east-1", Instance::Unclear, 1);
+    assert_eq!(verdict(&mut world, &voices, secs(900)), to_west());
 }
 
 #[test]

@@ -28,6 +28,7 @@ fn failover(rpo_0: &str, newest: i64, answered: Option<i64>) -> Run {
         reason: "test".to_owned(),
         failing_since: Some(second(100)),
         newest_commit: None,
+        last_worked: None,
         at: second(103),
         spec: String::new(),
     });
@@ -70,6 +71,9 @@ fn an_outage_lasts_from_the_newest_commit_to_a_write_through_the_endpoint() {
     assert_eq!(away(&known), Some(13));
     known.plan.newest_commit = Some(second(101));
     assert_eq!(away(&known), Some(11));
+    // Local clients may have been served after those of the endpoint: an observer's write tells.
+    known.plan.last_worked = Some(second(99));
+    assert_eq!(away(&known), Some(12));
     // Nobody has seen a write: the declaration is what there is.
     assert_eq!(away(&failover("yes", 98, None)), Some(12));
 }

@@ -8,7 +8,7 @@ use crate::{Seen, Voices};
 
 fn said(domain: &str, service: &str, write: Sight, revision: u64) -> Seen<Observations> {
     let (for_how_long, why) = (Duration::ZERO, String::new());
-    let observation = Observation { epoch: 1, write, for_how_long, why };
+    let observation = Observation { epoch: 1, write, for_how_long, worked_ago: None, why };
     let services = BTreeMap::from([(name(service), observation)]);
     let value = Observations { domain: name(domain), beat: revision, services };
     Seen { value, revision, observed: Duration::from_secs(revision) }

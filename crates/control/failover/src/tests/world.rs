@@ -57,6 +57,8 @@ pub struct World {
     pub mirror: Mirror,
     pub now: Duration,
     beat: u64,
+    /// For how long those that write say that they do.
+    pub writes: Duration,
 }
 
 impl World {
@@ -71,6 +73,7 @@ impl World {
             mirror: Mirror::new(),
             now: Duration::from_secs(1000),
             beat: 0,
+            writes: Duration::from_secs(3600),
         };
         // A reader that has looked at the store for long.
         world.mirror.take(world.store.look(world.keys.all(), 0), Duration::ZERO);
@@ -119,7 +122,7 @@ impl World {
             beat: self.beat,
             token,
             progress: Progress::Done { evidence: "as wanted".to_owned() },
-            writes: instance.is_primary(),
+            writes: instance.is_primary().then_some(self.writes),
             instance,
             lease: (lease > 0).then_some(lease),
             fork: None,

@@ -7,8 +7,13 @@ use crate::{Keys, Observation, Observations, Seen, Transaction};
 fn the_longest_reasons_of_a_share_are_no_more_than_a_store_takes() {
     // Nothing grows more when it is written as JSON.
     let why = Observation::brief(&"\u{1}".repeat(100_000));
-    let observation =
-        Observation { epoch: u64::MAX, write: Seen::Unknown, for_how_long: Duration::MAX, why };
+    let observation = Observation {
+        epoch: u64::MAX,
+        write: Seen::Unknown,
+        for_how_long: Duration::MAX,
+        worked_ago: Some(Duration::MAX),
+        why,
+    };
     let services: BTreeMap<_, _> = (0..Observations::SERVICES)
         .map(|number| (format!("s{number:062}").parse().unwrap(), observation.clone()))
         .collect();

@@ -269,6 +269,7 @@ fn begin(kind: Kind, args: &Common, context: &Context) -> Outcome<Moved> {
             by: person(context),
             reason: args.reason.clone(),
             failing_since: None,
+            last_worked: None,
         };
         let (now, at) = (Sight::now(), context.environment.clock().now());
         let (plan, transaction) = start(service, &view, &control.keys, &wanted, now, at)?;

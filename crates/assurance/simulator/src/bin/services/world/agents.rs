@@ -67,7 +67,7 @@ impl Node {
             progress: self.progress.clone(),
             instance: self.instance.clone(),
             lease: self.lease,
-            writes: self.instance.is_primary(),
+            writes: self.instance.is_primary().then_some(Duration::from_secs(3600)),
             fork: None,
             not_ready: Vec::new(),
         }

@@ -78,6 +78,7 @@ impl Observer {
                 epoch: place.record.epoch,
                 write: if sight.looked < place.moved { Seen::Unknown } else { seen },
                 for_how_long: now.saturating_sub(sight.since.max(place.moved)),
+                worked_ago: None,
                 why: Observation::brief(&why),
             };
             (place.name.clone(), observation)
