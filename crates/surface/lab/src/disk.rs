@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 
 use lifeboat_telemetry::Outcome;
 use nix::mount::{MntFlags, umount2};
-use nix::unistd::User;
+use nix::unistd::{User, syncfs};
 
 use crate::enter::{ACCOUNT, no_account};
 use crate::kernel;
@@ -83,6 +83,14 @@ pub fn of_all_labs() -> Vec<PathBuf> {
 /// Whether a region's disk can lose its power or run full.
 pub fn is_own(layout: &Layout, domain: Domain) -> bool {
     mounts_below(&layout.disk(domain)).contains(&layout.disk(domain))
+}
+
+/// Brings all that was written to a region's disk: files that were there long before a power cut outlive it.
+pub fn settle(layout: &Layout, domain: Domain) -> Outcome<()> {
+    let place = layout.disk(domain);
+    let failed = |error| local("cannot flush the disk of", &place).because(error);
+    let folder = fs::File::open(&place).map_err(failed)?;
+    syncfs(&folder).map_err(|error| failed(error.into()))
 }
 
 /// Ends a disk as a power cut does: what was not flushed is gone, nothing more gets through.

@@ -5,7 +5,6 @@
 
 pub mod demo;
 pub mod disk;
-mod dns;
 pub mod down;
 pub mod enter;
 mod etcd;

@@ -64,6 +64,9 @@ pub fn up<'a>(
         lifeboat(&mut host)?;
         clients(&mut host)?;
     }
+    for domain in Domain::REGIONS {
+        disk::settle(host.layout(), domain)?;
+    }
     host.held.state.complete = true;
     host.held.save()?;
     Ok(host)

@@ -12,7 +12,7 @@ use crate::parts::{CONTROLLER, ETCD, RELAY};
 use crate::process::{self, Identity, Life};
 use crate::relay::{BadLink, read_list, write_list};
 use crate::state::Disturbed;
-use crate::{disk, dns, etcd, network};
+use crate::{disk, etcd, network};
 
 /// Breaks something. It is remembered before it is done.
 pub fn inject(host: &mut Host<'_>, fault: Fault) -> Outcome<String> {
@@ -233,7 +233,6 @@ pub(super) fn boot(host: &mut Host<'_>, domain: Domain) -> Outcome<()> {
             Ok(!disk::is_held(host.layout(), domain))
         })?;
         disk::mount(&layout, domain)?;
-        dns::mend(&layout, domain)?;
     }
     let runtime = layout.runtime(domain);
     std::fs::remove_dir_all(&runtime)
