@@ -56,8 +56,9 @@ pub fn measure(service: &Service, run: &Run, at: Timestamp) -> Measured {
             Kind::Switchover => run.end_of(Step::Release).map_or(noticed, |entry| entry.at),
             Kind::Failover | Kind::Fallback => noticed,
         };
-        let last = last_writes(service, run, &loss);
-        last.filter(|at| is_credible(*at, noticed, over)).max().unwrap_or(noticed)
+        let credible = |at: &Timestamp| is_credible(*at, noticed, over);
+        let last = last_commits(service, run, &loss).filter(credible).max();
+        last.unwrap_or_else(|| halfway(run.plan.last_worked.filter(credible), noticed))
     });
     let answered = run.fact(Step::Traffic, "answered").and_then(|at| at.parse().ok());
     let serves = || run.end_of(Step::Serve).map(|entry| entry.at);
@@ -67,16 +68,22 @@ pub fn measure(service: &Service, run: &Run, at: Timestamp) -> Measured {
     Measured { away, steps: steps.collect(), loss }
 }
 
-/// What is known of when clients were last served: the newest commit that is there, and the one that was
-/// there when the run began, where nothing that was acknowledged is missing; and an observer's write.
-fn last_writes(service: &Service, run: &Run, loss: &Loss) -> impl Iterator<Item = Timestamp> {
+/// The newest commit that is there, and the one that was there when the run began, where nothing that was
+/// acknowledged is missing.
+fn last_commits(service: &Service, run: &Run, loss: &Loss) -> impl Iterator<Item = Timestamp> {
     let commits = service.databases.keys().filter_map(|database| {
         let fact = run.fact(Step::Complete, &format!("newest_commit.{database}"))?;
         fact.parse::<Timestamp>().ok()
     });
     let known = matches!(loss, Loss::None { .. });
-    let replicated = [commits.max(), run.plan.newest_commit].into_iter().flatten();
-    replicated.filter(move |_| known).chain(run.plan.last_worked)
+    [commits.max(), run.plan.newest_commit].into_iter().flatten().filter(move |_| known)
+}
+
+/// Clients were last served between an observer's last write and its first failure: halfway is at most
+/// half as far off.
+fn halfway(worked: Option<Timestamp>, noticed: Timestamp) -> Timestamp {
+    let between = worked.and_then(|worked| between(worked, noticed));
+    between.and_then(|between| noticed.checked_sub(between / 2).ok()).unwrap_or(noticed)
 }
 
 /// Writes ended about when somebody noticed: an observer does at its next probe. Clocks differ: one
