@@ -11,6 +11,7 @@ mod prefetch;
 mod queue;
 
 use std::fs::{File, OpenOptions};
+use std::io;
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::Path;
 use std::time::Duration;
@@ -83,7 +84,8 @@ pub fn fetch(request: &FetchRequest<'_>) -> Outcome<Fetched> {
     let staged = beside(&destination, ".lifeboat");
     loop {
         request.cancel.check()?;
-        let attempt = create(&staged).and_then(|mut file| archive.attempt(name, &mut file));
+        let opened = open_staged(&staged).map_err(|error| unwritable(staged.display(), error));
+        let attempt = opened.and_then(|mut file| archive.attempt(name, &mut file));
         let failure = match attempt {
             Ok(Attempt::Written { whole: false, .. }) if own::has_as_much(request, &staged)? => {
                 remove(&staged);
@@ -141,15 +143,8 @@ fn is_final(failure: &Failure) -> bool {
 }
 
 /// The staged file beside the destination; one that an earlier call left is used again.
-fn create(staged: &Path) -> Outcome<File> {
-    OpenOptions::new()
-        .read(true)
-        .write(true)
-        .create(true)
-        .truncate(true)
-        .mode(0o600)
-        .open(staged)
-        .map_err(|error| unwritable(staged.display(), error))
+fn open_staged(staged: &Path) -> io::Result<File> {
+    OpenOptions::new().read(true).write(true).create(true).truncate(true).mode(0o600).open(staged)
 }
 
 fn remove(staged: &Path) {

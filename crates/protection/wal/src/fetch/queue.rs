@@ -4,6 +4,7 @@
 //! for the end of the WAL. So what an earlier boot left is not used.
 
 use std::fs::{DirBuilder, File, TryLockError};
+use std::io::Seek;
 use std::os::unix::fs::DirBuilderExt;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -147,7 +148,7 @@ impl Queue {
                     let _ = std::fs::remove_file(&path);
                     return Ok(false);
                 }
-                deliver(&path, destination)?;
+                deliver(file, &path, destination)?;
                 return Ok(true);
             }
             if !coming || clock.elapsed() >= until {
@@ -159,13 +160,18 @@ impl Queue {
     }
 }
 
-/// Moves a file, over the border of a file system if need be.
-fn deliver(path: &Path, destination: &Path) -> Outcome<()> {
+/// Moves a file that is open, over the border of a file system if need be. Whoever fills the queue may
+/// have removed its name meanwhile: at the end of a recovery PostgreSQL goes back a segment.
+fn deliver(mut file: File, path: &Path, destination: &Path) -> Outcome<()> {
     if std::fs::rename(path, destination).is_ok() {
         return Ok(());
     }
     let staged = beside(destination, ".lifeboat");
-    let copied = std::fs::copy(path, &staged).and_then(|_| std::fs::rename(&staged, destination));
+    let copied = file
+        .rewind()
+        .and_then(|()| super::open_staged(&staged))
+        .and_then(|mut copy| std::io::copy(&mut file, &mut copy))
+        .and_then(|_| std::fs::rename(&staged, destination));
     copied.map_err(|error| {
         let _ = std::fs::remove_file(&staged);
         unwritable(destination.display(), error)
@@ -174,3 +180,6 @@ fn deliver(path: &Path, destination: &Path) -> Outcome<()> {
     let _ = std::fs::remove_file(path);
     Ok(())
 }
+
+#[cfg(test)]
+mod tests;
