@@ -42,6 +42,17 @@ fn lab_links_are_cut_and_mended_each_way() -> Result<()> {
     for from in ["east", "north", "clients"] {
         ensure!(lab.reaches(from, WEST, 53)?, "{from} is not healed");
     }
+    what_is_just_being_started_hears_that_it_shall_end(&lab)
+}
+
+/// Whoever enters becomes another program: a signal must reach the one or the other.
+fn what_is_just_being_started_hears_that_it_shall_end(lab: &Lab) -> Result<()> {
+    for wait_ms in (0..200).step_by(5) {
+        let entering = lab.start(&["enter", "east", "--", "sleep", "600"])?;
+        SystemClock.sleep(Duration::from_millis(wait_ms));
+        entering.signal(Signal::SIGTERM)?;
+        entering.wait(Duration::from_secs(60)).with_context(|| format!("after {wait_ms} ms"))?;
+    }
     Ok(())
 }
 

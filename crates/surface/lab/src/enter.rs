@@ -7,11 +7,12 @@ use std::os::unix::process::CommandExt;
 use std::path::Path;
 use std::process::Command;
 
-use lifeboat_telemetry::{Code, Failure, Outcome};
+use lifeboat_telemetry::{Cancel, Code, Failure, Outcome};
 use nix::mount::{MntFlags, MsFlags, mount, umount2};
 use nix::sched::{CloneFlags, setns, unshare};
 use nix::unistd::{User, getpid, setgid, setgroups, setsid, setuid};
 
+use crate::kernel;
 use crate::layout::{Domain, Layout};
 use crate::process::usual_variables;
 
@@ -31,6 +32,8 @@ pub struct Entrance<'a> {
     pub command: &'a [OsString],
     /// Whether it leaves the terminal of whoever starts it.
     pub detached: bool,
+    /// Set when somebody wants it to end.
+    pub cancel: &'a Cancel,
 }
 
 /// Becomes the command; returns only why it could not.
@@ -38,7 +41,10 @@ pub fn enter(entrance: &Entrance<'_>) -> Failure {
     let Some((program, arguments)) = entrance.command.split_first() else {
         return Failure::new(Code::Usage, "no command was given");
     };
-    if let Err(failure) = prepare(entrance) {
+    // A signal that came until now was meant for what this is about to become, which would not hear of
+    // it; the next one ends either.
+    let prepared = prepare(entrance).and_then(|()| kernel::stop_listening());
+    if let Err(failure) = prepared.and_then(|()| entrance.cancel.check()) {
         return failure;
     }
     let mut command = Command::new(program);

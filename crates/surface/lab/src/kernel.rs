@@ -1,5 +1,5 @@
-//! Two requests to the kernel that no wrapper knows: the end of a file system's power, and a
-//! device whose packets a process carries.
+//! Requests to the kernel that no safe wrapper knows: the end of a file system's power, a device whose
+//! packets a process carries, and signals that do what they do by default.
 #![expect(unsafe_code, reason = "ioctls are unsafe to declare; each one here passes its own data")]
 
 use std::fs;
@@ -7,6 +7,7 @@ use std::os::fd::AsRawFd;
 use std::path::Path;
 
 use lifeboat_telemetry::{Code, Failure, Outcome};
+use nix::sys::signal::{SigHandler, Signal};
 
 use crate::state::local;
 
@@ -36,6 +37,18 @@ pub(crate) fn shut_down(mounted: &Path) -> Outcome<()> {
     unsafe { shutdown(folder.as_raw_fd(), &raw mut how) }
         .map(drop)
         .map_err(|error| failed(error.into()))
+}
+
+/// From now on these signals end the process, and ask nothing of it any more.
+pub(crate) fn stop_listening() -> Outcome<()> {
+    for signal in [Signal::SIGINT, Signal::SIGTERM] {
+        // SAFETY: the default action runs no code of this process.
+        unsafe { nix::sys::signal::signal(signal, SigHandler::SigDfl) }.map_err(|error| {
+            Failure::new(Code::Internal, format!("cannot leave {signal} to the kernel"))
+                .because(error)
+        })?;
+    }
+    Ok(())
 }
 
 /// Opens the packets of a TUN device that is there already.

@@ -41,6 +41,7 @@ pub fn run(args: &Args, context: &Context) -> Failure {
             privileged: args.privileged,
             command: &args.command,
             detached: args.detached,
+            cancel: &context.cancel,
         }),
         Err(failure) => failure,
     }
