@@ -8,7 +8,7 @@ use std::path::{Path, PathBuf};
 use lifeboat_telemetry::{Code, Failure, Outcome};
 
 pub use debian::{DebianCluster, debian_clusters};
-pub use postmaster::{Postmaster, Running, running, started_with};
+pub use postmaster::{Postmaster, Running, forget_number, running, started_with};
 
 use crate::Release;
 

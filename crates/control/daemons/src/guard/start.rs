@@ -9,13 +9,12 @@ use std::path::Path;
 use std::process::{Command, Stdio};
 use std::time::Duration;
 
-use lifeboat_cluster::server::{Postmaster, Running, running};
+use lifeboat_cluster::server::{Postmaster, Running, forget_number, running};
 use lifeboat_drivers::guard::processes::living_below;
 use lifeboat_drivers::guard::{GuardPlan, Mode, Refusal, arguments, connect, unmanaged};
 use lifeboat_environment::Environment;
 use lifeboat_telemetry::{Code, Failure, Outcome};
 use nix::sched::{CloneFlags, setns, unshare};
-use nix::sys::signal::kill;
 use nix::unistd::{Pid, Uid};
 
 use super::log::log;
@@ -187,17 +186,6 @@ pub(super) fn may_start(plan: &GuardPlan) -> Result<(), (Refusal, String)> {
 /// Whether no process of a server works in the data directory.
 pub(super) fn nothing_lives(plan: &GuardPlan) -> bool {
     matches!(running(&plan.data_directory), Ok(Running::No))
-}
-
-/// PostgreSQL takes a `postmaster.pid` for valid if a process of that number and its user lives.
-/// After a crash the number may be another's; that this is no server was seen a moment ago.
-fn forget_number(data: &Path) {
-    let path = data.join("postmaster.pid");
-    let content = std::fs::read_to_string(&path).unwrap_or_default();
-    let lives = |pid: i32| kill(Pid::from_raw(pid), None).is_ok();
-    if Postmaster::parse(&content).is_some_and(|postmaster| lives(postmaster.pid)) {
-        let _ = std::fs::remove_file(path);
-    }
 }
 
 /// What has not ended although it was sent SIGKILL.

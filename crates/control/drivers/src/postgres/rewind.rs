@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use lifeboat_cluster::ControlFile;
 use lifeboat_cluster::control::{self, State};
+use lifeboat_cluster::server::{Running, forget_number, running};
 use lifeboat_cluster::settings;
 use lifeboat_model::{NodeName, SegmentName};
 use lifeboat_telemetry::{Code, Failure, Outcome};
@@ -105,6 +106,9 @@ fn recover(own: &Settings, work: &Work, control: &ControlFile) -> Outcome<()> {
         State::ShuttingDown | State::CrashRecovery | State::InProduction => {}
     }
     let data = own.data()?;
+    if matches!(running(data)?, Running::No) {
+        forget_number(data);
+    }
     place::remove(&data.join(settings::STANDBY_SIGNAL))?;
     place::remove(&data.join(settings::RECOVERY_SIGNAL))?;
     let config = place::aside(own)?.join("recover.conf");

@@ -126,6 +126,11 @@ fn pg15_what_diverged_is_rewound() -> Result<()> {
     on_one_thread(async { Ok(pair.driver("west-1")?.follow(None).await?) })?;
     pair.east.psql("INSERT INTO t SELECT generate_series(2, 1000)")?;
     pair.east.kill9()?;
+    // Its number is another's by now: PostgreSQL would take that one for the server.
+    let (path, other) = (pair.east.data().join("postmaster.pid"), pair.west.pid().unwrap());
+    let left = std::fs::read_to_string(&path)?;
+    let (_, rest) = left.split_once('\n').unwrap();
+    lifeboat_testkit::scratch::write(&path, format!("{other}\n{rest}"))?;
     pair.west.psql("SELECT pg_promote()")?;
     pair.west.psql("INSERT INTO t VALUES (-1)")?;
     let own = std::fs::read(pair.east.configuration())?;

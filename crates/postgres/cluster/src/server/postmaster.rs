@@ -76,6 +76,18 @@ pub fn running(data_directory: &Path) -> Outcome<Running> {
     Ok(if orphans.is_empty() { Running::No } else { Running::Orphans(orphans) })
 }
 
+/// PostgreSQL takes a `postmaster.pid` for valid if a process of that number and its user lives, also one
+/// that has ended and was not collected yet. After a crash the number may be another's: for callers who
+/// have just seen that nobody works on the directory.
+pub fn forget_number(data_directory: &Path) {
+    let path = data_directory.join("postmaster.pid");
+    let content = std::fs::read_to_string(&path).unwrap_or_default();
+    let lives = |pid: i32| kill(Pid::from_raw(pid), None).is_ok();
+    if Postmaster::parse(&content).is_some_and(|postmaster| lives(postmaster.pid)) {
+        let _ = std::fs::remove_file(path);
+    }
+}
+
 /// Whether the process lives and can be that server: after a crash its number may be another's.
 fn is_server_of(pid: i32, data_directory: &Path) -> bool {
     let lives = matches!(kill(Pid::from_raw(pid), None), Ok(()) | Err(Errno::EPERM));
