@@ -1,6 +1,6 @@
 //! Requests to the kernel that no safe wrapper knows: the end of a file system's power, a device whose
 //! packets a process carries, and signals that do what they do by default.
-#![expect(unsafe_code, reason = "ioctls are unsafe to declare; each one here passes its own data")]
+#![expect(unsafe_code, reason = "ioctls and signal actions are unsafe; each says why it is sound")]
 
 use std::fs;
 use std::os::fd::AsRawFd;
